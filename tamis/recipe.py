@@ -1,0 +1,244 @@
+"""The recipe's structure: the only place that reads YAML.
+
+This checks structure and types. What needs the data, the methods or the machine is checked by `pipelines.plan`,
+before any work begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tamis.errors import RecipeError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """Where rows come from: files (`path`) or a Hugging Face dataset (`hf`)."""
+
+    path: str | list[str] | None = Field(None, description="files, folders, globs or fsspec URLs")
+    hf: str | None = Field(None, description="NAME or NAME@revision, read through datasets")
+    split: str = Field("train", description="split of a Hugging Face dataset")
+    licence: str | None = Field(None, description="licence of rows that do not carry one")
+    limit: int | None = Field(None, ge=1, description="take only the first rows")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if (self.path is None) == (self.hf is None):
+            raise ValueError("a source needs exactly one of path and hf")
+        return self
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths as a list."""
+        return [self.path] if isinstance(self.path, str) else list(self.path or [])
+
+
+class Model(_Strict):
+    """A causal language model. The prompt style has no default: it is never deduced."""
+
+    path: str | None = Field(None, description="a local folder")
+    hub: str | None = Field(None, description="a hub id")
+    revision: str | None = Field(None, description="commit of the hub id")
+    adapter: str | None = Field(None, description="a PEFT adapter folder on top")
+    prompt_style: Literal["chat", "plain"]
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_length: int | None = Field(None, ge=8, description="tokens; default the model's own limit")
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("a model needs exactly one of path and hub")
+        return self
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        return self.path or self.hub or ""
+
+
+class Score(_Strict):
+    """One signal column. `scorer` defaults to the name of the entry."""
+
+    scorer: str | None = None
+    model: str | None = Field(None, description="name of an entry of models, or an encoder")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Filter(_Strict):
+    """Keep rows whose column lies in the given range or list. Rows without a value are dropped and counted."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+    is_in: list[str | int | float | bool] | None = None
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> Filter:
+        if self.min is None and self.max is None and self.is_in is None:
+            raise ValueError("a filter needs min, max or is_in")
+        return self
+
+
+class Budget(_Strict):
+    """How much may be selected, in exactly one unit."""
+
+    rows: int | None = Field(None, ge=0)
+    percent: float | None = Field(None, ge=0, le=100)
+    tokens: int | None = Field(None, ge=0, description="total tokens after truncation")
+    supervised_tokens: int | None = Field(None, ge=0, description="tokens that carry loss")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Budget:
+        given = [n for n in ("rows", "percent", "tokens", "supervised_tokens") if self.value(n)]
+        if len(given) != 1:
+            raise ValueError("a budget needs exactly one of rows, percent, tokens, supervised_tokens")
+        return self
+
+    def value(self, unit: str) -> bool:
+        """Whether the unit is given."""
+        return getattr(self, unit) is not None
+
+
+class Select(_Strict):
+    """Which method picks the subset, and how much of it."""
+
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    budget: Budget
+    drop_duplicates: bool = Field(False, description="leave exact duplicates out of the pool")
+
+
+class Export(_Strict):
+    """The training manifest."""
+
+    name: Name | None = None
+    folder: str | None = Field(None, description="also copy the manifest here (path or fsspec URL)")
+    shard_rows: int = Field(50_000, ge=1)
+
+
+class Tune(_Strict):
+    """Fine-tuning by the bundled trainer, or by a command that gets the manifest folder."""
+
+    model: str | None = Field(None, description="name of an entry of models")
+    method: Literal["lora", "full"] = "lora"
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
+    batch_tokens: int = Field(4096, ge=64, description="tokens of a packed or padded batch")
+    rows_per_step: int = Field(32, ge=1, description="samples of an optimizer step, on average")
+    packing: bool = True
+    max_length: int | None = Field(None, ge=8, description="cut-off in tokens; default the model's")
+    learning_rate: float | None = Field(None, gt=0, description="default 2e-4 for lora, 2e-5 for full")
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    lora_targets: list[str] | Literal["all-linear"] = "all-linear"
+    save_every: int | None = Field(None, ge=1, description="steps; default a tenth of the run")
+    command: str | None = Field(None, description="own trainer; {manifest} and {out} are replaced")
+
+
+class Evaluate(_Strict):
+    """Held-out evaluation, by the bundled evaluator or by a command that gets the model folder."""
+
+    path: str | list[str] | None = Field(None, description="held-out rows; default: split off the pool")
+    limit: int | None = Field(None, ge=1)
+    holdout_percent: float = Field(5.0, gt=0, lt=50, description="share split off when no path is given")
+    max_new_tokens: int = Field(256, ge=0, description="0 leaves generation out")
+    group_by: str = Field("source", description="column for the figures per group")
+    bootstrap: int = Field(1000, ge=100)
+    baseline: Literal["random"] | None = Field("random", description="what the subset is held against")
+    command: str | None = Field(None, description="own evaluator; {model} and {out} are replaced")
+
+
+class Recipe(_Strict):
+    """The whole recipe. Only `sources` is needed; a stage runs if its block is there."""
+
+    name: Name = "run"
+    seed: int = 0
+    store: str = "tamis-store"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    sources: dict[Name, Source] = Field(min_length=1)
+    models: dict[Name, Model] = Field(default_factory=dict)
+    scores: dict[Name, Score] = Field(default_factory=dict)
+    filters: list[Filter] = Field(default_factory=list)
+    select: Select | None = None
+    export: Export = Field(default_factory=Export)
+    tune: Tune | None = None
+    evaluate: Evaluate | None = None
+
+
+def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `a.b=c` settings over it. Raises `RecipeError` with one line for people."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        detail = " ".join(str(error).split())
+        raise RecipeError(f"{path} is not valid YAML: {detail}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} must hold a mapping (sources:, select:, ...)")
+    return build(content, settings, where=str(path))
+
+
+def build(content: Mapping[str, Any], settings: Sequence[str] = (), *, where: str) -> Recipe:
+    """Make a recipe from plain values. `where` names it in errors."""
+    merged: dict[str, Any] = {**content}
+    for setting in settings:
+        merged = _with_setting(merged, setting)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(f"{where}: {'; '.join(problems)}") from error
+
+
+def _with_setting(content: dict[str, Any], setting: str) -> dict[str, Any]:
+    name, equals, text = setting.partition("=")
+    if not equals or not name:
+        raise RecipeError(f"--set {setting!r}: expected a.b=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting!r}: the value is not valid YAML") from error
+    return _replaced(content, name.split("."), value, setting)
+
+
+def _replaced(content: Any, path: Sequence[str], value: Any, setting: str) -> Any:
+    """A copy of `content` with the value at `path` replaced, or removed when it is null."""
+    head, rest = path[0], path[1:]
+    if isinstance(content, list):
+        if not head.isdigit() or int(head) >= len(content):
+            raise RecipeError(f"--set {setting!r}: {head!r} is not a position in a list of {len(content)}")
+        copy = list(content)
+        copy[int(head)] = _replaced(copy[int(head)], rest, value, setting) if rest else value
+        return copy
+    mapping = dict(content or {}) if isinstance(content, dict) or content is None else None
+    if mapping is None:
+        raise RecipeError(f"--set {setting!r}: nothing can be set below {head!r}")
+    if rest:
+        mapping[head] = _replaced(mapping.get(head), rest, value, setting)
+    elif value is None:
+        mapping.pop(head, None)
+    else:
+        mapping[head] = value
+    return mapping

@@ -1,0 +1,69 @@
+"""Per-row signals: `signals/<fingerprint>/part-*.parquet`, keyed by the content of a sample.
+
+A part is whole as soon as it has its name, so scoring grows by parts: new rows cost only themselves, and a killed
+run loses the shard in hand. `scorer.json` tells what determined the values and is written before the first part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tamis.errors import StoreError
+from tamis.storage import files
+from tamis.storage.artifact import Store
+
+KEY = "content_key"
+SCORER = "scorer.json"
+
+
+class SignalTable:
+    """The stored values of one scorer with one set of options; grows, never changes."""
+
+    def __init__(self, store: Store, name: str, identity: Mapping[str, Any]):
+        """`name` is the column the user sees; `identity` is all that determines the values."""
+        self.name = name
+        self.identity = dict(identity)
+        self.fingerprint = files.digest({"signals": self.identity})
+        self.path: Path = store.folder("signals", self.fingerprint)
+
+    def parts(self) -> list[Path]:
+        """The parts on disk, in a stable order."""
+        return sorted(self.path.glob("part-*.parquet"))
+
+    def keys(self) -> pa.Array:
+        """The content keys that have been scored."""
+        columns = [pq.read_table(part, columns=[KEY]).column(KEY) for part in self.parts()]
+        chunks = [chunk for column in columns for chunk in column.chunks]
+        return pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
+
+    def missing(self, keys: pa.Array) -> pa.Array:
+        """A boolean array: which of `keys` have no value yet."""
+        return pc.invert(pc.is_in(keys, value_set=self.keys()))
+
+    def append(self, table: pa.Table) -> None:
+        """Store one shard: `content_key` and one column a field. Survives a kill once this returns."""
+        if not (self.path / SCORER).is_file():
+            files.write_json(self.path / SCORER, self.identity)
+        part = files.digest(table.column(KEY).to_pylist())
+        files.write_parquet(self.path / f"part-{part}.parquet", table)
+
+    def read(self, keys: pa.Array, fields: Sequence[str] | None = None) -> pa.Table:
+        """The values of `keys`, in their order, without the key column; raises if one was never scored."""
+        columns = None if fields is None else [KEY, *fields]
+        parts = self.parts()
+        if not parts:
+            raise StoreError(f"the signal {self.name!r} has no rows yet; run tamis score")
+        table = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts])
+        at = pc.index_in(keys, value_set=table.column(KEY).combine_chunks())
+        if at.null_count:
+            raise StoreError(
+                f"the signal {self.name!r} has no value for {at.null_count} of {len(keys)} samples; "
+                "run tamis score"
+            )
+        return table.drop_columns([KEY]).take(at)
