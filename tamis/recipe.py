@@ -104,7 +104,9 @@ class Budget(_Strict):
     def _one_unit(self) -> Budget:
         given = [n for n in ("rows", "percent", "tokens", "supervised_tokens") if self.value(n)]
         if len(given) != 1:
-            raise ValueError("a budget needs exactly one of rows, percent, tokens, supervised_tokens")
+            raise ValueError(
+                "a budget needs exactly one of rows, percent, tokens, supervised_tokens"
+            )
         return self
 
     def value(self, unit: str) -> bool:
@@ -140,7 +142,9 @@ class Tune(_Strict):
     rows_per_step: int = Field(32, ge=1, description="samples of an optimizer step, on average")
     packing: bool = True
     max_length: int | None = Field(None, ge=8, description="cut-off in tokens; default the model's")
-    learning_rate: float | None = Field(None, gt=0, description="default 2e-4 for lora, 2e-5 for full")
+    learning_rate: float | None = Field(
+        None, gt=0, description="default 2e-4 for lora, 2e-5 for full"
+    )
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(0.0, ge=0)
@@ -156,13 +160,19 @@ class Tune(_Strict):
 class Evaluate(_Strict):
     """Held-out evaluation, by the bundled evaluator or by a command that gets the model folder."""
 
-    path: str | list[str] | None = Field(None, description="held-out rows; default: split off the pool")
+    path: str | list[str] | None = Field(
+        None, description="held-out rows; default: split off the pool"
+    )
     limit: int | None = Field(None, ge=1)
-    holdout_percent: float = Field(5.0, gt=0, lt=50, description="share split off when no path is given")
+    holdout_percent: float = Field(
+        5.0, gt=0, lt=50, description="share split off when no path is given"
+    )
     max_new_tokens: int = Field(256, ge=0, description="0 leaves generation out")
     group_by: str = Field("source", description="column for the figures per group")
     bootstrap: int = Field(1000, ge=100)
-    baseline: Literal["random"] | None = Field("random", description="what the subset is held against")
+    baseline: Literal["random"] | None = Field(
+        "random", description="what the subset is held against"
+    )
     command: str | None = Field(None, description="own evaluator; {model} and {out} are replaced")
 
 
@@ -228,7 +238,9 @@ def _replaced(content: Any, path: Sequence[str], value: Any, setting: str) -> An
     head, rest = path[0], path[1:]
     if isinstance(content, list):
         if not head.isdigit() or int(head) >= len(content):
-            raise RecipeError(f"--set {setting!r}: {head!r} is not a position in a list of {len(content)}")
+            raise RecipeError(
+                f"--set {setting!r}: {head!r} is not a position in a list of {len(content)}"
+            )
         copy = list(content)
         copy[int(head)] = _replaced(copy[int(head)], rest, value, setting) if rest else value
         return copy

@@ -103,7 +103,9 @@ class Store:
         """The sealed artefact; raises `StoreError` if there is none."""
         found = self.find(kind, key)
         if found is None:
-            raise StoreError(f"the store {self.root} has no {kind} {key}; run the stage that makes it")
+            raise StoreError(
+                f"the store {self.root} has no {kind} {key}; run the stage that makes it"
+            )
         return found
 
     def all(self, kind: str) -> list[Artifact]:

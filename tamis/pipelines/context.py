@@ -1,0 +1,38 @@
+"""What every stage is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tamis.recipe import Recipe
+from tamis.storage.artifact import Say, Store
+
+Advance = Callable[[int], None]
+# progress(title, total_rows) -> context manager that yields advance(rows)
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The recipe, the store, the device and the two ways to tell people how it goes (both on stderr)."""
+
+    recipe: Recipe
+    store: Store
+    device: str
+    say: Say
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a stage did: the keys of its artefacts, how many units it reused and computed, and facts to print."""
+
+    stage: str
+    keys: Mapping[str, str]
+    reused: int
+    computed: int
+    seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
