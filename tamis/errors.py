@@ -28,7 +28,8 @@ class MissingPackage(TamisError):
 def require(package: str, extra: str, purpose: str) -> None:
     """Raise `MissingPackage` unless `package` can be imported; imports nothing.
 
-    `extra` is the extra of tamis that carries it, `purpose` says what needs it. Called before any work begins.
+    `extra` is the extra of tamis that carries it, `purpose` says what needs it. Called before any
+    work begins.
     """
     if importlib.util.find_spec(package) is None:
         raise MissingPackage(

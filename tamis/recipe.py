@@ -1,7 +1,7 @@
 """The recipe's structure: the only place that reads YAML.
 
-This checks structure and types. What needs the data, the methods or the machine is checked by `pipelines.plan`,
-before any work begins.
+This checks structure and types. What needs the data, the methods or the machine is checked by
+`pipelines.plan`, before any work begins.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Score(_Strict):
 
 
 class Filter(_Strict):
-    """Keep rows whose column lies in the given range or list. Rows without a value are dropped and counted."""
+    """Keep rows whose column lies in the given range or list. Rows without a value are dropped and
+    counted."""
 
     column: str
     min: float | None = None
@@ -194,7 +195,8 @@ class Recipe(_Strict):
 
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `a.b=c` settings over it. Raises `RecipeError` with one line for people."""
+    """Read a recipe and apply `a.b=c` settings over it. Raises `RecipeError` with one line for
+    people."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

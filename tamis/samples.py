@@ -1,7 +1,8 @@
 """What a sample is: its Arrow columns, its messages in and out of them, and its two names.
 
-A sample is one conversation. `id` is unique: it hashes the source, the content and how often that content came
-before in the source. `content_key` hashes the content alone, so exact duplicates share it, within and across sources.
+A sample is one conversation. `id` is unique: it hashes the source, the content and how often that
+content came before in the source. `content_key` hashes the content alone, so exact duplicates share it, within
+and across sources.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def encode_message(message: Mapping[str, Any]) -> Message:
 
 
 def decode_message(encoded: Mapping[str, Any]) -> Message:
-    """The inverse of `encode_message`: `role` and `content` always, other keys only when they have a value."""
+    """The inverse of `encode_message`: `role` and `content` always, other keys only when they have
+    a value."""
     message: Message = {"role": encoded["role"], "content": encoded["content"]}
     for key in _PLAIN[2:]:
         if encoded.get(key) is not None:
@@ -90,7 +92,8 @@ def content_key(messages: Sequence[Mapping[str, Any]], tools: Any = None) -> str
 
 
 def sample_id(source: str, key: str, occurrence: int) -> str:
-    """32 hex digits: the id of the `occurrence`-th sample (from 0) of `source` with this content key."""
+    """32 hex digits: the id of the `occurrence`-th sample (from 0) of `source` with this content
+    key."""
     text = f"{source}\0{key}\0{occurrence}".encode()
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 

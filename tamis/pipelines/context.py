@@ -17,7 +17,8 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The recipe, the store, the device and the two ways to tell people how it goes (both on stderr)."""
+    """The recipe, the store, the device and the two ways to tell people how it goes (both on
+    stderr)."""
 
     recipe: Recipe
     store: Store
@@ -28,7 +29,8 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a stage did: the keys of its artefacts, how many units it reused and computed, and facts to print."""
+    """What a stage did: the keys of its artefacts, how many units it reused and computed, and facts
+    to print."""
 
     stage: str
     keys: Mapping[str, str]

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 
-# One entry a field: a numpy array whose NaN (float) or None (object) means undefined; (n, d) float32 for vectors.
+# One entry a field: a numpy array whose NaN (float) or None (object) means undefined; (n, d)
+# float32 for vectors.
 Columns = Mapping[str, np.ndarray]
 
 
@@ -27,7 +28,8 @@ class RowScorer(Protocol):
         ...
 
     def identity(self) -> Mapping[str, Any]:
-        """Everything that determines the values: options, model identity, view. JSON-like; never a path."""
+        """Everything that determines the values: options, model identity, view. JSON-like; never a
+        path."""
         ...
 
     def score(self, batch: pa.RecordBatch) -> Columns:

@@ -14,7 +14,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """Several values a row: row i owns `values[indptr[i]:indptr[i + 1]]` (labels, scores of turns)."""
+    """Several values a row: row i owns `values[indptr[i]:indptr[i + 1]]` (labels, scores of
+    turns)."""
 
     indptr: NDArray[np.int64]
     values: Array
@@ -34,8 +35,10 @@ class Pool:
 class Selection:
     """Ordered row indices and why they were chosen.
 
-    `index` int64, at most k, in the order chosen; `gain` float64, one a pick; `facts` single values to report;
-    `curves` one value a pick or a step; `rows` one value a row of the pool (cluster, nearest kept row, reason).
+    `index` int64, at most k, in the order chosen; `gain` float64, one a pick; `facts` single values
+    to report;
+    `curves` one value a pick or a step; `rows` one value a row of the pool (cluster, nearest kept
+    row, reason).
     """
 
     index: NDArray[np.int64]

@@ -1,9 +1,10 @@
-"""The store: a folder of immutable artefacts, each sealed by an `artifact.json` that is written last.
+"""The store: a folder of immutable artefacts, each sealed by an `artifact.json` that is written
+last.
 
-An artefact lives in `STORE/<kind>/<key>/`. Its key hashes everything it depends on, so the same key is the same
-content and is reused. While it is made it is called `<key>.partial`; files appear there one by one, each renamed
-into place when whole, and a maker that was killed finds them again. One lock per artefact keeps makers apart;
-readers never wait.
+An artefact lives in `STORE/<kind>/<key>/`. Its key hashes everything it depends on, so the same key
+is the same content and is reused. While it is made it is called `<key>.partial`; files appear there one by one,
+each renamed into place when whole, and a maker that was killed finds them again. One lock per artefact keeps
+makers apart; readers never wait.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ Say = Callable[[str], None]
 
 
 def key_of(kind: str, inputs: Mapping[str, Any]) -> str:
-    """The key of an artefact: 32 hex digits over its kind and everything that determines its content.
+    """The key of an artefact: 32 hex digits over its kind and everything that determines its
+    content.
 
-    `inputs` is JSON-like and holds keys of other artefacts, options, seed and code version; never a path.
+    `inputs` is JSON-like and holds keys of other artefacts, options, seed and code version; never a
+    path.
     """
     return files.digest({"kind": kind, "inputs": dict(inputs)})
 
@@ -45,7 +48,8 @@ class Artifact:
 
     @property
     def seal(self) -> dict[str, Any]:
-        """What its maker wrote: `inputs`, `facts`, `files` (size and sha256 of each), `created_utc`."""
+        """What its maker wrote: `inputs`, `facts`, `files` (size and sha256 of each),
+        `created_utc`."""
         seal: dict[str, Any] = files.read_json(self.path / SEAL)
         return seal
 
@@ -67,7 +71,8 @@ class Artifact:
 
 @dataclass(slots=True)
 class Maker:
-    """Handed to the function that makes an artefact: where to write, and what an earlier, killed run left."""
+    """Handed to the function that makes an artefact: where to write, and what an earlier, killed
+    run left."""
 
     folder: Path
 
@@ -126,10 +131,13 @@ class Store:
         *,
         say: Say,
     ) -> tuple[Artifact, bool]:
-        """Return the artefact with these inputs, making it if it is not there, and whether it was reused.
+        """Return the artefact with these inputs, making it if it is not there, and whether it was
+        reused.
 
-        `make` writes files through the `Maker` and returns facts. If it fails or is killed, what it wrote stays in
-        `<key>.partial` and the next call goes on from there. A second process waits for the first and says so.
+        `make` writes files through the `Maker` and returns facts. If it fails or is killed, what it
+        wrote stays in
+        `<key>.partial` and the next call goes on from there. A second process waits for the first
+        and says so.
         """
         key = key_of(kind, inputs)
         found = self.find(kind, key)

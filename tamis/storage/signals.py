@@ -1,7 +1,8 @@
 """Per-row signals: `signals/<fingerprint>/part-*.parquet`, keyed by the content of a sample.
 
-A part is whole as soon as it has its name, so scoring grows by parts: new rows cost only themselves, and a killed
-run loses the shard in hand. `scorer.json` tells what determined the values and is written before the first part.
+A part is whole as soon as it has its name, so scoring grows by parts: new rows cost only
+themselves, and a killed run loses the shard in hand. `scorer.json` tells what determined the values and is written before
+the first part.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class SignalTable:
         return pc.invert(pc.is_in(keys, value_set=self.keys()))
 
     def append(self, table: pa.Table) -> None:
-        """Store one shard: `content_key` and one column a field. Survives a kill once this returns."""
+        """Store one shard: `content_key` and one column a field. Survives a kill once this
+        returns."""
         if not (self.path / SCORER).is_file():
             files.write_json(self.path / SCORER, self.identity)
         part = files.digest(table.column(KEY).to_pylist())
