@@ -189,7 +189,7 @@ class Recipe(_Strict):
     scores: dict[Name, Score] = Field(default_factory=dict)
     filters: list[Filter] = Field(default_factory=list)
     select: Select | None = None
-    export: Export = Field(default_factory=Export)
+    export: Export = Export(name=None, folder=None, shard_rows=50_000)
     tune: Tune | None = None
     evaluate: Evaluate | None = None
 

@@ -1,8 +1,8 @@
 """What a sample is: its Arrow columns, its messages in and out of them, and its two names.
 
 A sample is one conversation. `id` is unique: it hashes the source, the content and how often that
-content came before in the source. `content_key` hashes the content alone, so exact duplicates share it, within
-and across sources.
+content came before in the source. `content_key` hashes the content alone, so exact duplicates
+share it, within and across sources.
 """
 
 from __future__ import annotations

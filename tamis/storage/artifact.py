@@ -1,10 +1,9 @@
-"""The store: a folder of immutable artefacts, each sealed by an `artifact.json` that is written
-last.
+"""The store: a folder of immutable artefacts, each sealed by an `artifact.json` written last.
 
-An artefact lives in `STORE/<kind>/<key>/`. Its key hashes everything it depends on, so the same key
-is the same content and is reused. While it is made it is called `<key>.partial`; files appear there one by one,
-each renamed into place when whole, and a maker that was killed finds them again. One lock per artefact keeps
-makers apart; readers never wait.
+An artefact lives in `STORE/<kind>/<key>/`. Its key hashes everything it depends on, so the same
+key is the same content and is reused. While it is made it is called `<key>.partial`; files appear
+there one by one, each renamed into place when whole, and a maker that was killed finds them again.
+One lock per artefact keeps makers apart; readers never wait.
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ class Artifact:
 
 @dataclass(slots=True)
 class Maker:
-    """Handed to the function that makes an artefact: where to write, and what an earlier, killed
-    run left."""
+    """Where to write an artefact, and what an earlier, killed run left there."""
 
     folder: Path
 
@@ -123,6 +121,16 @@ class Store:
         ]
         return sorted(found, key=lambda a: (a.seal["created_utc"], a.key))
 
+    def point(self, kind: str, name: str, key: str) -> None:
+        """Note which artefact of a kind a name stands for now; what people query follows this."""
+        if self.latest(kind).get(name) != key:
+            files.write_json(self.root / "latest" / kind / f"{name}.json", {"key": key})
+
+    def latest(self, kind: str) -> dict[str, str]:
+        """The key that each name of a kind stands for, by name."""
+        pointers = sorted((self.root / "latest" / kind).glob("*.json"))
+        return {p.stem: files.read_json(p)["key"] for p in pointers}
+
     def ensure(
         self,
         kind: str,
@@ -131,13 +139,11 @@ class Store:
         *,
         say: Say,
     ) -> tuple[Artifact, bool]:
-        """Return the artefact with these inputs, making it if it is not there, and whether it was
-        reused.
+        """Give the artefact with these inputs, made if it is not there, and whether it was reused.
 
         `make` writes files through the `Maker` and returns facts. If it fails or is killed, what it
-        wrote stays in
-        `<key>.partial` and the next call goes on from there. A second process waits for the first
-        and says so.
+        wrote stays in `<key>.partial` and the next call goes on from there. A second process waits
+        for the first and says so.
         """
         key = key_of(kind, inputs)
         found = self.find(kind, key)

@@ -1,8 +1,8 @@
 """Per-row signals: `signals/<fingerprint>/part-*.parquet`, keyed by the content of a sample.
 
 A part is whole as soon as it has its name, so scoring grows by parts: new rows cost only
-themselves, and a killed run loses the shard in hand. `scorer.json` tells what determined the values and is written before
-the first part.
+themselves, and a killed run loses the shard in hand. `scorer.json` tells what determined the
+values and is written before the first part.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SignalTable:
         files.write_parquet(self.path / f"part-{part}.parquet", table)
 
     def read(self, keys: pa.Array, fields: Sequence[str] | None = None) -> pa.Table:
-        """The values of `keys`, in their order, without the key column; raises if one was never scored."""
+        """The values of `keys`, in their order, without the key; raises if one has none."""
         columns = None if fields is None else [KEY, *fields]
         parts = self.parts()
         if not parts:
@@ -65,7 +65,7 @@ class SignalTable:
         at = pc.index_in(keys, value_set=table.column(KEY).combine_chunks())
         if at.null_count:
             raise StoreError(
-                f"the signal {self.name!r} has no value for {at.null_count} of {len(keys)} samples; "
-                "run tamis score"
+                f"the signal {self.name!r} has no value for {at.null_count} of {len(keys)} "
+                "samples; run tamis score"
             )
         return table.drop_columns([KEY]).take(at)
