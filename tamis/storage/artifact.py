@@ -73,6 +73,7 @@ class Maker:
     """Where to write an artefact, and what an earlier, killed run left there."""
 
     folder: Path
+    key: str
 
     def has(self, name: str) -> bool:
         """Whether a whole file of this name is there from an earlier run."""
@@ -158,7 +159,7 @@ class Store:
             partial.mkdir(parents=True, exist_ok=True)
             for leftover in partial.glob(".*.tmp"):
                 leftover.unlink()
-            facts = make(Maker(partial))
+            facts = make(Maker(partial, key))
             _seal(partial, path, kind, key, inputs, facts)
         return Artifact(kind, key, path), False
 

@@ -23,15 +23,18 @@ KEY = "content_key"
 SCORER = "scorer.json"
 
 
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """The key of a signal: 32 hex digits over all that determines its values; never a path."""
+    return files.digest({"signals": dict(identity)})
+
+
 class SignalTable:
     """The stored values of one scorer with one set of options; grows, never changes."""
 
-    def __init__(self, store: Store, name: str, identity: Mapping[str, Any]):
-        """`name` is the column the user sees; `identity` is all that determines the values."""
+    def __init__(self, store: Store, name: str, key: str):
+        """`name` is the column the user sees, `key` the fingerprint of the scorer."""
         self.name = name
-        self.identity = dict(identity)
-        self.fingerprint = files.digest({"signals": self.identity})
-        self.path: Path = store.folder("signals", self.fingerprint)
+        self.path: Path = store.folder("signals", key)
 
     def parts(self) -> list[Path]:
         """The parts on disk, in a stable order."""
@@ -47,11 +50,10 @@ class SignalTable:
         """A boolean array: which of `keys` have no value yet."""
         return pc.invert(pc.is_in(keys, value_set=self.keys()))
 
-    def append(self, table: pa.Table) -> None:
-        """Store one shard: `content_key` and one column a field. Survives a kill once this
-        returns."""
+    def append(self, table: pa.Table, identity: Mapping[str, Any]) -> None:
+        """Store one shard: `content_key` and one column a field. Survives a kill after return."""
         if not (self.path / SCORER).is_file():
-            files.write_json(self.path / SCORER, self.identity)
+            files.write_json(self.path / SCORER, dict(identity))
         part = files.digest(table.column(KEY).to_pylist())
         files.write_parquet(self.path / f"part-{part}.parquet", table)
 
