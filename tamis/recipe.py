@@ -25,18 +25,19 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where rows come from: files (`path`) or a Hugging Face dataset (`hf`)."""
+    """Where rows come from: files, a Hugging Face dataset, or what the store holds already."""
 
     path: str | list[str] | None = Field(None, description="files, folders, globs or fsspec URLs")
     hf: str | None = Field(None, description="NAME or NAME@revision, read through datasets")
+    stored: bool = Field(False, description="ingested before under this name; read nothing")
     split: str = Field("train", description="split of a Hugging Face dataset")
     licence: str | None = Field(None, description="licence of rows that do not carry one")
     limit: int | None = Field(None, ge=1, description="take only the first rows")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        if (self.path is None) == (self.hf is None):
-            raise ValueError("a source needs exactly one of path and hf")
+        if [self.path is not None, self.hf is not None, self.stored].count(True) != 1:
+            raise ValueError("a source needs exactly one of path, hf and stored: true")
         return self
 
     @property

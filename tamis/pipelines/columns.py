@@ -81,7 +81,7 @@ def missing(values: np.ndarray) -> np.ndarray:
 
 
 def _numpy(array: pa.Array) -> np.ndarray:
-    """Numbers as float64 with NaN for null (exact integers stay int64), anything else as objects."""
+    """Numbers as float64 with NaN for null (whole integer columns stay), the rest as objects."""
     kind = array.type
     if pa.types.is_integer(kind) and array.null_count == 0:
         return array.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -67,7 +67,7 @@ class OpenStore:
         timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
         timer.start()
         try:
-            return connection.execute(query, dict(parameters or {})).to_arrow_table()
+            return connection.sql(query, params=dict(parameters or {})).to_arrow_table()
         except duckdb.InterruptException as error:
             raise DataError(f"the query took longer than {QUERY_SECONDS:.0f} s") from error
         except duckdb.Error as error:

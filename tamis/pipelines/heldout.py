@@ -1,0 +1,40 @@
+"""The held-out rows: the same for every method, seed and budget."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from tamis.numerics.allocate import allocate
+from tamis.pipelines.columns import Columns
+
+LEAST, MOST = 50, 500
+
+
+def split(columns: Columns, percent: float, group_by: str) -> np.ndarray:
+    """Mark the rows of the pool that are kept for evaluation: a boolean (n,).
+
+    The share is bounded by 50 and 500 rows and by half the pool, spread over the groups in
+    proportion. Which rows of a group depends on a hash of their content alone, so exact duplicates
+    go together and new rows move few of the old ones.
+    """
+    n = len(columns.pool)
+    wanted = min(max(math.ceil(n * percent / 100), LEAST), MOST, n // 2)
+    keys = columns.values("content_key")
+    content, first, copies = np.unique(keys, return_index=True, return_inverse=True)
+    groups = columns.values(group_by)[first].astype(str)
+    names, group = np.unique(groups, return_inverse=True)
+    shares = allocate(np.bincount(group, minlength=len(names)), min(wanted, len(content)))
+    turn = np.array([_hash(key) for key in content], dtype=object)
+    order = np.lexsort((turn, group))
+    starts = np.searchsorted(group[order], np.arange(len(names)))
+    place = np.arange(len(order)) - starts[group[order]]
+    chosen = np.zeros(len(content), dtype=bool)
+    chosen[order[place < shares[group[order]]]] = True
+    return chosen[copies]
+
+
+def _hash(key: str) -> str:
+    return hashlib.blake2b(f"heldout\0{key}".encode(), digest_size=16).hexdigest()
