@@ -29,6 +29,7 @@ for _name, _value in {
 
 from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.deployments.runner import EntrypointType  # noqa: E402
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{stage}")
@@ -94,4 +95,6 @@ def serve(
         interval=None if interval is None else timedelta(seconds=interval),
         parameters={"recipe": os.path.abspath(recipe), "settings": settings, "store": store},
         limit=1,
+        # By name: a flow file run by its path would look up imports beside itself.
+        entrypoint_type=EntrypointType.MODULE_PATH,
     )
