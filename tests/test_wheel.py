@@ -47,9 +47,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             source = Path(str(distribution.locate_file(top)))
             if source.exists() and not (site / top).exists():
                 (site / top).symlink_to(source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        + ["--target", str(site), str(wheel)],
+        [*pip, "--no-deps", "--no-index", "--target", str(site), str(wheel)],
         check=True,
         capture_output=True,
         timeout=120,
