@@ -1,0 +1,95 @@
+"""The similarity filter equals the literal loop, whatever the block size."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tamis.numerics.threshold import blockwise_filter, greedy_filter
+
+
+def unit(x):
+    wide = x.astype(np.float64)
+    norm = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(norm > 0, norm, 1)
+
+
+def loop(x, order, tau, limit):
+    """One row at a time in float64: kept positions, nearest kept one before each."""
+    u = unit(x)[order]
+    kept, nearest, similarity = [], [], []
+    for i in range(len(order)):
+        if len(kept) >= limit:
+            break
+        cos = np.clip(u[kept] @ u[i], -1, 1) if kept else np.empty(0)
+        nearest.append(kept[cos.argmax()] if kept else -1)
+        similarity.append(cos.max() if kept else np.nan)
+        if not kept or cos.max() <= tau:
+            kept.append(i)
+    return kept, nearest, similarity
+
+
+@pytest.mark.parametrize("block", [None, 1, 2, 17, 1000])
+@pytest.mark.parametrize("limit", [1, 40, 10_000])
+@pytest.mark.parametrize("tau", [-0.2, 0.3, 0.8])
+def test_equals_the_loop(block, limit, tau):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(700, 6)).astype(np.float32)
+    order = rng.permutation(700)
+    kept, nearest, similarity = loop(x, order, tau, limit)
+    got = greedy_filter(x, order, tau, limit, block=block)
+    assert got.kept.tolist() == kept
+    assert got.nearest.tolist() == nearest
+    np.testing.assert_allclose(got.similarity, similarity, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 64))
+def test_tau_at_a_pair_s_own_cosine(seed, block):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(60, 48)).astype(np.float32)
+    u = unit(x)
+    i, j = rng.choice(60, 2, replace=False)
+    tau = float(np.clip(u[i] @ u[j], -1, 1))
+    order = np.arange(60)
+    reference = greedy_filter(x, order, tau, 60, block=1).kept.tolist()
+    assert greedy_filter(x, order, tau, 60, block=block).kept.tolist() == reference
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([-1.0, 0.0, 0.5, 1.0]), st.integers(1, 9))
+def test_ties_on_a_grid(seed, tau, block):
+    rng = np.random.default_rng(seed)
+    x = np.eye(4, dtype=np.float32)[rng.integers(0, 4, size=25)] * rng.integers(0, 3, size=(25, 1))
+    x *= rng.choice([-1, 1], size=(25, 1)).astype(np.float32)
+    order = rng.permutation(25)
+    got = greedy_filter(x.astype(np.float32), order, tau, 25, block=block)
+    assert got.kept.tolist() == loop(x, order, tau, 25)[0]
+
+
+def test_many_near_ties_are_settled():
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=16)
+    x = (base + 1e-4 * rng.normal(size=(400, 16))).astype(np.float32)
+    tau = 1 - 5e-9
+    order = np.arange(400)
+    want = loop(x, order, tau, 400)[0]
+    assert 1 < len(want) < 400
+    for block in (1, 33, 400):
+        assert greedy_filter(x, order, tau, 400, block=block).kept.tolist() == want
+
+
+def test_squared_distance_filter_of_the_kmeans_repository(vectors):
+    z = np.load(vectors("kmeans") / "greedy_threshold.npz")
+    tau = 1 - float(z["threshold_sq_l2"]) / 2
+    got = greedy_filter(z["embeddings"], z["ranking"], tau, int(z["budget"]))
+    assert z["ranking"][got.kept].tolist() == z["selected"].tolist()
+
+
+def test_block_rule_with_one_row_is_the_plain_rule():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(200, 5)).astype(np.float32)
+    order = rng.permutation(200)
+    plain = greedy_filter(x, order, 0.5, 30).kept.tolist()
+    assert blockwise_filter(x, order, 0.5, 30, 1).tolist() == plain
+    assert len(blockwise_filter(x, order, 0.5, 200, 50)) < len(greedy_filter(x, order, 0.5, 200).kept)
