@@ -11,15 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tamis import recipe
 from tamis.errors import DataError
-from tamis.pipelines.context import Progress
+from tamis.pipelines.context import Advance, Progress
 from tamis.samples import content_key
 from tamis.storage import files, hub, ids, readers, shards
 from tamis.storage.artifact import Artifact, Maker, Say, Store
@@ -99,7 +98,8 @@ def _make(maker: Maker, job: _Job, progress: Progress) -> dict[str, Any]:
     done = _finished(maker)
     before = sum(shard["seconds"] for shard in done)
     if not maker.has(_DONE):
-        done = _FirstPass(maker, job, done).run(progress)
+        with progress(f"ingest {job.name}", job.total) as advance:
+            done = _FirstPass(maker, job, done, advance).run()
         maker.write_json(_DONE, {})
     rejected = sum((Counter(shard["rejected"]) for shard in done), Counter())
     rows, accepted = sum(s["rows"] for s in done), sum(s["accepted"] for s in done)
@@ -153,69 +153,60 @@ class _FirstPass:
     maker: Maker
     job: _Job
     notes: list[dict[str, Any]]
+    advance: Advance
     shard: shards.RawShard = field(init=False)
     bad: list[tuple[str, str, int, str, bytes]] = field(init=False)
+    rows: int = field(init=False)
     started: float = field(init=False)
 
-    def run(self, progress: Progress) -> list[dict[str, Any]]:
+    def run(self) -> list[dict[str, Any]]:
         """Read what is left to read and return all notes."""
-        self._begin()
-        seen = held = sum(note["rows"] for note in self.notes)
-        size = 0
-        with progress(f"ingest {self.job.name}", self.job.total) as advance:
-            advance(seen)
-            at: tuple[int, readers.Mark] = (0, readers.START)
-            for at, record in self._records(self.job.limit, seen):
-                self._take(at[0], record)
-                seen += 1
-                size += record[2]
-                if seen - held == SHARD_ROWS or size >= SHARD_BYTES:
-                    self._flush(at, seen - held)
-                    advance(seen - held)
-                    held, size = seen, 0
-            if seen > held:
-                self._flush(at, seen - held)
-                advance(seen - held)
-        return self.notes
-
-    def _records(
-        self, limit: int | None, seen: int
-    ) -> Iterator[tuple[tuple[int, readers.Mark], readers.Record]]:
-        """The rows from where the last finished shard ended, and where each ends."""
-        first, mark = (0, readers.START)
+        first, mark, seen = 0, readers.START, 0
         if self.notes:
             first, mark = self.notes[-1]["input"], tuple(self.notes[-1]["mark"])
+            seen = sum(note["rows"] for note in self.notes)
+            self.advance(seen)
+        left = None if self.job.limit is None else self.job.limit - seen
+        self._begin()
         for at in range(first, len(self.job.inputs)):
-            if limit is not None and seen >= limit:
-                return
-            for record in _rows(self.job.inputs[at], mark):
-                yield (at, record[1]), record
-                seen += 1
-                if seen == limit:
-                    return
-            mark = readers.START
+            if left is None or left > 0:
+                taken = self._read(at, mark, left)
+                left = None if left is None else left - taken
+                mark = readers.START
+        return self.notes
 
     def _begin(self) -> None:
         self.shard = shards.RawShard(self.notes[-1]["names"] if self.notes else ())
         self.bad = []
+        self.rows = 0
         self.started = time.perf_counter()
 
-    def _take(self, at: int, record: readers.Record) -> None:
-        number, _, _, raw = record
+    def _read(self, at: int, mark: readers.Mark, limit: int | None) -> int:
+        """Take the rows of one input after `mark`, at most `limit`; how many there were."""
         source = self.job.inputs[at]
-        try:
-            row = _values(raw)
-            normal = normalise(row, columnar=_is_columnar(source))
-            key = content_key(normal.messages, normal.tools)
-            self.shard.add(normal, key, self.job.licence, _origin(source, number))
-            return
-        except (Rejected, readers.Malformed) as error:
-            reason = str(error)
-        except TypeError:  # what JSON cannot hold: bytes in a message, too deep a nesting
-            reason = "bad_value"
-        self.bad.append((self.job.name, source.name, number, reason, _text(raw)))
+        name, shift = source.name, 0 if isinstance(source, InputFile) else 1
+        columnar = shift == 1 or source.format in _COLUMNAR
+        size = taken = 0
+        for number, mark, bytes_, raw in islice(_rows(source, mark), limit):
+            taken += 1
+            size += bytes_
+            try:
+                normal = normalise(_values(raw), columnar=columnar)
+                key = content_key(normal.messages, normal.tools)
+                self.shard.add(normal, key, self.job.licence, f"{name}:{number - shift}")
+            except (Rejected, readers.Malformed) as error:
+                self.bad.append((self.job.name, name, number, str(error), _text(raw)))
+            except TypeError:  # what JSON cannot hold: bytes in a message, too deep a nesting
+                self.bad.append((self.job.name, name, number, "bad_value", _text(raw)))
+            self.rows += 1
+            if self.rows == SHARD_ROWS or size >= SHARD_BYTES:
+                self._flush(at, mark)
+                size = 0
+        if self.rows:
+            self._flush(at, mark)
+        return taken
 
-    def _flush(self, at: tuple[int, readers.Mark], rows: int) -> None:
+    def _flush(self, at: int, mark: readers.Mark) -> None:
         number, part = len(self.notes), sum(bool(note["rejected"]) for note in self.notes)
         if self.bad:
             self.maker.write_parquet(
@@ -224,11 +215,11 @@ class _FirstPass:
         kinds: dict[str, list[str]] = {}
         if len(self.shard):
             table, kinds = self.shard.table()
-            self.maker.write_parquet(_raw(number, "parquet"), table)
+            shards.write_raw(self.maker.folder / _raw(number, "arrow"), table)
         note = {
-            "input": at[0],
-            "mark": list(at[1]),
-            "rows": rows,
+            "input": at,
+            "mark": list(mark),
+            "rows": self.rows,
             "accepted": len(self.shard),
             "rejected": dict(Counter(reason for *_, reason, _ in self.bad)),
             "names": list(self.shard.names),
@@ -237,19 +228,12 @@ class _FirstPass:
         }
         self.maker.write_json(_raw(number, "json"), note)
         self.notes.append(note)
+        self.advance(self.rows)
         self._begin()
 
 
 def _rows(source: InputFile | hub.HubInput, mark: readers.Mark) -> Iterator[readers.Record]:
     return readers.read(source, mark) if isinstance(source, InputFile) else hub.read(source, mark)
-
-
-def _is_columnar(source: InputFile | hub.HubInput) -> bool:
-    return isinstance(source, hub.HubInput) or source.format in _COLUMNAR
-
-
-def _origin(source: InputFile | hub.HubInput, number: int) -> str:
-    return f"{source.name}:{number if isinstance(source, InputFile) else number - 1}"
 
 
 def _values(raw: bytes | dict[str, Any] | readers.Bad) -> Any:
@@ -276,19 +260,18 @@ def _second_pass(maker: Maker, name: str, notes: list[dict[str, Any]]) -> tuple[
     full = [number for number, note in enumerate(notes) if note["accepted"]]
     counts = [notes[number]["accepted"] for number in full]
 
-    def keys(number: int) -> pa.Array:
-        path = maker.folder / _raw(number, "parquet")
-        return pq.ParquetFile(path).read(["content_key"]).column(0).combine_chunks()
-
-    occurrence = ids.occurrences((ids.key_words(keys(n)) for n in full), sum(counts))
+    raw = [maker.folder / _raw(number, "arrow") for number in full]
+    keys = (ids.key_words(shards.read_raw(path).column("content_key")) for path in raw)
+    occurrence = ids.occurrences(keys, sum(counts))
     kinds = shards.column_kinds([note["kinds"] for note in notes])
     columns = {column: kinds[column] for column in notes[-1]["names"]}
     start = 0
     for part, (number, count) in enumerate(zip(full, counts, strict=True)):
         if not maker.has(f"part-{part:05d}.parquet"):
-            raw = pq.ParquetFile(maker.folder / _raw(number, "parquet")).read()
             own = occurrence[start : start + count]
-            table = shards.final_table(raw, notes[number]["kinds"], columns, name, own)
+            table = shards.final_table(
+                shards.read_raw(raw[part]), notes[number]["kinds"], columns, name, own
+            )
             maker.write_parquet(f"part-{part:05d}.parquet", table)
         start += count
     return int((occurrence > 0).sum()), list(shards.column_names(list(columns)).values())
@@ -300,4 +283,4 @@ def _remove_raw(maker: Maker, count: int) -> None:
     (maker.folder / _DONE).unlink()
     for number in reversed(range(count)):
         (maker.folder / _raw(number, "json")).unlink()
-        (maker.folder / _raw(number, "parquet")).unlink(missing_ok=True)
+        (maker.folder / _raw(number, "arrow")).unlink(missing_ok=True)

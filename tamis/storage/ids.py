@@ -11,7 +11,7 @@ import pyarrow as pa
 _BLOCK = 1 << 18
 
 
-def key_words(keys: pa.Array) -> npt.NDArray[np.uint64]:
+def key_words(keys: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     """Content keys (32 hex digits each, no nulls) as uint64 of shape (n, 2)."""
     digits = "".join(keys.to_pylist())
     return np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64).reshape(-1, 2)
@@ -26,10 +26,10 @@ def occurrences(blocks: Iterable[npt.NDArray[np.uint64]], n: int) -> npt.NDArray
     """
     left, right = _taken_over(blocks, n)
     order = np.argsort(left, kind="stable")
-    same = _same_as_before(order, left, right)
-    if same is None:  # different keys share their left half, which random keys practically never do
+    same, mixed = _same_as_before(order, left, right)
+    if mixed:  # different keys share their left half, which random keys practically never do
         order = np.lexsort((right, left))
-        same = _same_as_before(order, left, right, both=True)
+        same, _ = _same_as_before(order, left, right)
     del left, right
     return _counted(order, same)
 
@@ -46,25 +46,18 @@ def _taken_over(
 
 
 def _same_as_before(
-    order: npt.NDArray[np.int64],
-    left: npt.NDArray[np.uint64],
-    right: npt.NDArray[np.uint64],
-    *,
-    both: bool = False,
-) -> npt.NDArray[np.bool_] | None:
-    """Whether each sorted row has the key of the sorted row before it.
-
-    None when equal left halves have unequal right ones, unless the order is by `both`.
-    """
-    same = np.zeros(len(order), np.bool_)
+    order: npt.NDArray[np.int64], left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.bool_], bool]:
+    """Whether each sorted row has the key of the sorted row before it, and whether there are
+    neighbours with equal left and unequal right halves."""
+    same, mixed = np.zeros(len(order), np.bool_), False
     for start in range(1, len(order), _BLOCK):
         now = order[start : start + _BLOCK]
         before = order[start - 1 : start - 1 + len(now)]
         lefts, rights = left[now] == left[before], right[now] == right[before]
-        if not both and np.any(lefts & ~rights):
-            return None
+        mixed = mixed or bool(np.any(lefts & ~rights))
         same[start : start + len(now)] = lefts & rights
-    return same
+    return same, mixed
 
 
 def _counted(order: npt.NDArray[np.int64], same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from tamis.errors import DataError, TamisError
 
@@ -90,9 +90,8 @@ def _local_names(path: str) -> tuple[list[str], bool]:
         if os.path.isfile(hit):
             names.append(hit)
         else:
-            names += sorted(
-                os.path.join(top, name) for top, _, kids in os.walk(hit) for name in kids
-            )
+            below = (os.path.join(top, kid) for top, _, kids in os.walk(hit) for kid in kids)
+            names += sorted(below)
     return names, False
 
 
@@ -147,12 +146,12 @@ def open_text(file: InputFile, offset: int = 0) -> Iterator[io.BufferedReader]:
 
 def _unpacked(raw: IO[bytes], compression: str | None) -> io.BufferedReader:
     if compression == "gzip":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), BUFFER_BYTES)  # type: ignore[type-var]
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw), BUFFER_BYTES)
     if compression == "zstd":
         return io.BufferedReader(_Zstd(raw), BUFFER_BYTES)
     if isinstance(raw, io.BufferedReader):
         return raw
-    return io.BufferedReader(raw, BUFFER_BYTES)  # type: ignore[type-var]
+    return io.BufferedReader(cast(Any, raw), BUFFER_BYTES)
 
 
 class _Zstd(io.RawIOBase):

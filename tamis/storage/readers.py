@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ class Bad(NamedTuple):
 
 # number (line or row, from 1), mark after it, bytes, and the row: JSON text, values, or why not
 Record = tuple[int, Mark, int, "bytes | dict[str, Any] | Bad"]
+Records = Generator[Record, None, None]
 
 
 class Malformed(ValueError):
@@ -67,9 +68,7 @@ def parse(text: bytes) -> Any:
 
     try:
         value = json.loads(words, strict=False, parse_constant=_no_constant)
-        return orjson.loads(
-            orjson.dumps(value)
-        )  # refuses what orjson refuses, and for all rows alike
+        return orjson.loads(orjson.dumps(value))  # refuses what orjson refuses elsewhere
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed("invalid_json") from error
 
@@ -90,7 +89,7 @@ def read(file: InputFile, start: Mark = START) -> Iterator[Record]:
         raise DataError(f"{file.url} holds no rows; expected at least one")
 
 
-def _lines(file: InputFile, start: Mark) -> Iterator[Record]:
+def _lines(file: InputFile, start: Mark) -> Records:
     """JSON lines. Ends at LF or CRLF; a byte order mark before the first is skipped."""
     offset, number = start
     with open_text(file, offset) as stream, naming(file):
@@ -116,7 +115,7 @@ def _to_line_end(stream: io.BufferedReader) -> int:
     return skipped
 
 
-def _json(file: InputFile, start: Mark) -> Iterator[Record]:
+def _json(file: InputFile, start: Mark) -> Records:
     """A `.json` file: one array of rows, or JSON lines, which many call `.json` too."""
     with open_text(file) as stream, naming(file):
         before, first = _first_byte(stream)
@@ -147,7 +146,7 @@ def _first_byte(stream: io.BufferedReader) -> tuple[int, bytes]:
     return count, byte
 
 
-def _csv(file: InputFile, start: Mark) -> Iterator[Record]:
+def _csv(file: InputFile, start: Mark) -> Records:
     """CSV with a header, comma-separated, quoted by `"`; an empty cell is null.
 
     The number of a row is the line it begins on. A quote that never closes is a bad file.
@@ -229,22 +228,14 @@ def _cells(header: list[str], cells: list[str], text: _Text) -> dict[str, Any] |
     return {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
-def _parquet(file: InputFile, start: Mark) -> Iterator[Record]:
+def _parquet(file: InputFile, start: Mark) -> Records:
     row, _ = start
     with open_raw(file) as stream:
         try:
             table = pq.ParquetFile(stream, pre_buffer=False)
-            at, groups = 0, []
-            for group in range(table.num_row_groups):
-                at += table.metadata.row_group(group).num_rows
-                if at > row:
-                    groups.append(group)
-            skip = row - sum(
-                table.metadata.row_group(g).num_rows
-                for g in range(table.num_row_groups - len(groups))
-            )
+            groups, skip = _groups_from(table.metadata, row)
             for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, use_threads=False):
-                batch, skip = batch.slice(skip), max(0, skip - batch.num_rows)
+                batch, skip = batch.slice(min(skip, batch.num_rows)), max(0, skip - batch.num_rows)
                 for record in _batch_rows(batch):
                     row += 1
                     yield row, (row, row), batch.nbytes // batch.num_rows, record
@@ -253,6 +244,16 @@ def _parquet(file: InputFile, start: Mark) -> Iterator[Record]:
             raise DataError(
                 f"{file.url} is not a whole Parquet file: {words}; fetch it again"
             ) from error
+
+
+def _groups_from(metadata: pq.FileMetaData, row: int) -> tuple[list[int], int]:
+    """The row groups from the one that holds `row` on, and how many rows of it come before."""
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    first = 0
+    while first < len(sizes) and row >= sizes[first]:
+        row -= sizes[first]
+        first += 1
+    return list(range(first, len(sizes))), row
 
 
 def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | Bad]:

@@ -92,11 +92,10 @@ def _single(row: dict[str, Any], answer: str) -> list[Message]:
     below = _text(row[given]) if given else ""
     if given and not below.strip():
         del row[given]
+    whole = "\n\n".join(part for part in (question, below) if part.strip())
     return [
         *_history(row.pop("history", None)),
-        *_exchange(
-            "\n\n".join(part for part in (question, below) if part.strip()), row.pop(answer)
-        ),
+        *_exchange(whole, row.pop(answer)),
     ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ import orjson
 import pyarrow as pa
 
 from tamis.samples import COLUMNS, EXTRA, MESSAGE, encode_message, sample_id
+from tamis.storage import files
 from tamis.storage.shapes import Normal
 
 REJECTED = pa.schema(
@@ -171,6 +173,23 @@ def _column(values: list[Any], kinds: list[str]) -> pa.Array:
     return pa.array([None if v is None else _json(v) for v in values], pa.string())
 
 
+def write_raw(path: Path, table: pa.Table) -> None:
+    """Write a raw shard atomically. Arrow with light compression: it is read once and removed."""
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        files.replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as stream,
+        pa.ipc.new_file(stream, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+
+
+def read_raw(path: Path) -> pa.Table:
+    """Read what `write_raw` wrote."""
+    with pa.memory_map(str(path)) as stream:
+        return pa.ipc.open_file(stream).read_all()
+
+
 def column_kinds(kinds: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, str]:
     """The kind of each column over all shards: int and float make float, else a mix makes
     string."""
@@ -178,14 +197,13 @@ def column_kinds(kinds: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, str]
     for shard in kinds:
         for name, found in shard.items():
             seen.setdefault(name, set()).update(found)
-    return {
-        name: next(iter(found))
-        if len(found) == 1
-        else "float"
-        if found == {"int", "float"}
-        else "string"
-        for name, found in seen.items()
-    }
+    return {name: _joint_kind(found) for name, found in seen.items()}
+
+
+def _joint_kind(kinds: set[str]) -> str:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "float" if kinds == {"int", "float"} else "string"
 
 
 def column_names(names: Sequence[str]) -> dict[str, str]:
@@ -232,9 +250,7 @@ def final_table(
     return pa.table(arrays)
 
 
-def _as_kind(
-    column: pa.ChunkedArray, kinds: Sequence[str], target: str
-) -> pa.ChunkedArray | pa.Array:
+def _as_kind(column: pa.ChunkedArray, kinds: Sequence[str], target: str) -> Any:
     if list(kinds) == [target]:
         return column
     if list(kinds) == ["int"] and target == "float":
