@@ -83,8 +83,10 @@ def write_rows(path: Path, count: int, seed: int) -> None:
         lambda: {"prompt": text(20), "completion": text(70)},
         lambda: {"instruction": text(20), "context": text(40), "response": text(50)},
         lambda: {
-            "messages": [turn("system", 8), turn("user", 20), turn("assistant", 40)]
-            + [turn("user", 20), turn("assistant", 40)]
+            "messages": [
+                turn("system", 8),
+                *(turn(role, length) for role, length in 2 * [("user", 20), ("assistant", 40)]),
+            ]
         },
         lambda: {
             "conversations": [

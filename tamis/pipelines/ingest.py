@@ -157,6 +157,8 @@ class _FirstPass:
     shard: shards.RawShard = field(init=False)
     bad: list[tuple[str, str, int, str, bytes]] = field(init=False)
     rows: int = field(init=False)
+    size: int = field(init=False)
+    position: tuple[int, readers.Mark] = (0, readers.START)
     started: float = field(init=False)
 
     def run(self) -> list[dict[str, Any]]:
@@ -173,23 +175,27 @@ class _FirstPass:
                 taken = self._read(at, mark, left)
                 left = None if left is None else left - taken
                 mark = readers.START
+        if self.rows:
+            self._flush()
         return self.notes
 
     def _begin(self) -> None:
         self.shard = shards.RawShard(self.notes[-1]["names"] if self.notes else ())
         self.bad = []
-        self.rows = 0
+        self.rows = self.size = 0
         self.started = time.perf_counter()
 
-    def _read(self, at: int, mark: readers.Mark, limit: int | None) -> int:
-        """Take the rows of one input after `mark`, at most `limit`; how many there were."""
+    def _read(self, at: int, start: readers.Mark, limit: int | None) -> int:
+        """Take the rows of one input after `start`, at most `limit`; how many there were."""
         source = self.job.inputs[at]
         name, shift = source.name, 0 if isinstance(source, InputFile) else 1
         columnar = shift == 1 or source.format in _COLUMNAR
-        size = taken = 0
-        for number, mark, bytes_, raw in islice(_rows(source, mark), limit):
+        taken = 0
+        for number, mark, size, raw in islice(_rows(source, start), limit):
             taken += 1
-            size += bytes_
+            self.position = (at, mark)
+            self.rows += 1
+            self.size += size
             try:
                 normal = normalise(_values(raw), columnar=columnar)
                 key = content_key(normal.messages, normal.tools)
@@ -198,15 +204,11 @@ class _FirstPass:
                 self.bad.append((self.job.name, name, number, str(error), _text(raw)))
             except TypeError:  # what JSON cannot hold: bytes in a message, too deep a nesting
                 self.bad.append((self.job.name, name, number, "bad_value", _text(raw)))
-            self.rows += 1
-            if self.rows == SHARD_ROWS or size >= SHARD_BYTES:
-                self._flush(at, mark)
-                size = 0
-        if self.rows:
-            self._flush(at, mark)
+            if self.rows == SHARD_ROWS or self.size >= SHARD_BYTES:
+                self._flush()
         return taken
 
-    def _flush(self, at: int, mark: readers.Mark) -> None:
+    def _flush(self) -> None:
         number, part = len(self.notes), sum(bool(note["rejected"]) for note in self.notes)
         if self.bad:
             self.maker.write_parquet(
@@ -217,8 +219,8 @@ class _FirstPass:
             table, kinds = self.shard.table()
             shards.write_raw(self.maker.folder / _raw(number, "arrow"), table)
         note = {
-            "input": at,
-            "mark": list(mark),
+            "input": self.position[0],
+            "mark": list(self.position[1]),
             "rows": self.rows,
             "accepted": len(self.shard),
             "rejected": dict(Counter(reason for *_, reason, _ in self.bad)),
