@@ -47,3 +47,53 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set TAMIS_REAL_DATA")
     return path
+
+
+CHAT = (
+    "{% for m in messages %}{{ '<|' ~ m.role ~ '|>' }}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}"
+    "{{ m.tool_calls | tojson if m.tool_calls else '' }}<|end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ("<|end|>", "<|bos|>", "<|user|>", "<|assistant|>", "<|system|>", "<|tool|>")
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make the folder of a random two-layer Llama of 128 positions with a tokenizer of bytes."""
+
+    def make(*, seed: int = 0, bos: bool = False, eos: bool = True, template: bool = True) -> Path:
+        import torch
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+        letters = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        raw = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        given = {"bos_token": "<|bos|>"} if bos else {}
+        given |= {"eos_token": "<|end|>"} if eos else {}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=raw, extra_special_tokens=list(SPECIAL), **given
+        )
+        if template:
+            tokenizer.chat_template = CHAT
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=len(letters),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            initializer_range=0.3,
+            bos_token_id=1 if bos else None,
+            eos_token_id=0 if eos else None,
+        )
+        folder = tmp_path_factory.mktemp("tiny-lm")
+        LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make

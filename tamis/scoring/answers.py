@@ -1,0 +1,173 @@
+"""The answers of conversations as forward passes, and the log-probabilities that come back.
+
+Two renderings. *conditional*: the conversation as the model reads it, and of it every token of an
+assistant turn that has text, up to and including its end-of-turn token. *answer*: each of those
+turns by itself behind BOS (EOS when the tokenizer has no BOS). Both passes hold the same token ids,
+cut from one rendering, so averages over them cover the same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tamis.errors import TamisError
+from tamis.language.forward import Engine, Pass
+from tamis.language.render import RenderError, cut, render
+from tamis.samples import answers as answer_texts
+from tamis.scoring.base import Advance
+
+NO_TEXT = "no_text_answer"
+NO_TOKEN = "no_answer_token_left"
+NOT_TRAINED = "answer_not_trained"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLogProbs:
+    """Log-probabilities of the answer tokens of n rows.
+
+    `row` (m,) tells the row of each token, ascending. `conditional` (m,) and `alone` (m,), float64,
+    are natural logs; `alone` is None when no scorer asked for that rendering. `utf8_bytes` (n,) is
+    the length of the text that these tokens spell. `reason` (n,) says why a row has no token, None
+    where it has.
+    """
+
+    row: np.ndarray
+    conditional: np.ndarray
+    alone: np.ndarray | None
+    utf8_bytes: np.ndarray
+    reason: np.ndarray
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Scored tokens of each row, int64 (n,)."""
+        return np.bincount(self.row, minlength=len(self.reason)).astype(np.int64)
+
+    def nll(self, rendering: str = "conditional") -> np.ndarray:
+        """Sum of -log p over the tokens of each row, float64 (n,); NaN where there is no token."""
+        values = self.conditional if rendering == "conditional" else self.alone
+        if values is None:
+            raise TamisError("the answers were not scored by themselves: ask for that rendering")
+        total = np.bincount(self.row, weights=-values, minlength=len(self.reason))
+        return np.where(self.tokens > 0, total, np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The passes of one row; `utf8_bytes` as in `AnswerLogProbs`."""
+
+    conditional: Pass
+    alone: tuple[Pass, ...]
+    utf8_bytes: int
+
+
+def passes(
+    messages: Sequence[Mapping[str, Any]], tools: Any, engine: Engine, *, alone: bool
+) -> Answer | str:
+    """The passes of a conversation, or the reason why it has none.
+
+    Reasons: `no_text_answer`, `answer_not_trained` (every answer is marked train: false),
+    `no_answer_token_left` (the prompt fills the cut-off), or what rendering gives.
+    """
+    if not any(map(_is_answer, messages)):
+        return NO_TEXT
+    try:
+        whole = render(messages, tools, engine.tokenizer, prompt_style=engine.model.prompt_style)
+    except RenderError as error:
+        return error.reason
+    rendered, _ = cut(whole, engine.max_length)
+    kept = {turn: span for turn, span in zip(rendered.turns, rendered.spans, strict=True)}
+    spans = {t: span for t, span in zip(whole.turns, whole.spans, strict=True)}
+    text_turns = [t for t in spans if _is_answer(messages[t])]
+    if not text_turns:
+        return NOT_TRAINED
+    # The first token of a sequence is predicted by nothing.
+    scored = {t: np.arange(max(kept[t][0], 1), kept[t][1]) for t in text_turns if t in kept}
+    scored = {t: targets for t, targets in scored.items() if len(targets)}
+    if not scored:
+        return NO_TOKEN
+    return Answer(
+        conditional=Pass(rendered.ids, np.concatenate(list(scored.values()))),
+        alone=_alone(rendered.ids, scored, engine.tokenizer) if alone else (),
+        utf8_bytes=sum(
+            _bytes(messages[t], rendered.ids, kept[t], kept[t] == spans[t], engine.tokenizer)
+            for t in scored
+        ),
+    )
+
+
+def score(
+    engine: Engine,
+    rows: Sequence[tuple[Sequence[Mapping[str, Any]], Any]],
+    *,
+    alone: bool,
+    advance: Advance,
+) -> AnswerLogProbs:
+    """Run the passes of all rows (messages, tools) in one go; `alone` adds the answer rendering.
+
+    `advance` is told of rows as their last pass is finished.
+    """
+    prepared = [passes(messages, tools, engine, alone=alone) for messages, tools in rows]
+    answers = {i: a for i, a in enumerate(prepared) if isinstance(a, Answer)}
+    work = [(i, p) for i, a in answers.items() for p in (a.conditional, *a.alone)]
+    owner = np.array([i for i, _ in work], dtype=np.int64)
+    left = np.bincount(owner, minlength=len(rows))
+    advance(int((left == 0).sum()))
+
+    def done(finished: np.ndarray) -> None:
+        before = left > 0
+        np.subtract.at(left, owner[finished], 1)
+        advance(int((before & (left == 0)).sum()))
+
+    values = engine.logprobs([p for _, p in work], done=done)
+    conditional, by_itself, at = [], [], 0
+    for answer in answers.values():
+        conditional.append(values[at])
+        by_itself.extend(values[at + 1 : at + 1 + len(answer.alone)])
+        at += 1 + len(answer.alone)
+    tokens = [len(a.conditional.targets) for a in answers.values()]
+    return AnswerLogProbs(
+        row=np.repeat(np.array(list(answers), dtype=np.int64), tokens),
+        conditional=_joined(conditional),
+        alone=_joined(by_itself) if alone else None,
+        utf8_bytes=np.array([getattr(a, "utf8_bytes", 0) for a in prepared], dtype=np.int64),
+        reason=np.array([None if isinstance(a, Answer) else a for a in prepared], dtype=object),
+    )
+
+
+def _is_answer(message: Mapping[str, Any]) -> bool:
+    return bool(answer_texts([message]))
+
+
+def _alone(
+    ids: Sequence[int], scored: Mapping[int, np.ndarray], tokenizer: Any
+) -> tuple[Pass, ...]:
+    """Each turn behind a start token, predicting the very tokens the conditional pass predicts."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise TamisError(
+            "an answer by itself needs a start token, and the tokenizer has neither BOS nor EOS: "
+            "use nll instead of ifd"
+        )
+    made = []
+    for targets in scored.values():
+        first, last = int(targets[0]), int(targets[-1])
+        made.append(Pass([start, *ids[first : last + 1]], targets - first + 1))
+    return tuple(made)
+
+
+def _bytes(
+    message: Mapping[str, Any], ids: Sequence[int], span: tuple[int, int], whole: bool, tok: Any
+) -> int:
+    """UTF-8 bytes of a turn's text; of what its tokens spell where that is less or more."""
+    if whole and not message.get("tool_calls"):
+        return len(message["content"].encode())
+    text = tok.decode(list(ids[span[0] : span[1]]), skip_special_tokens=True)
+    return len(text.encode())
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)

@@ -1,0 +1,164 @@
+"""The engine against a plain forward pass of one row at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tamis.errors import DataError, TamisError
+from tamis.language.forward import Engine, Pass
+from tamis.language.network import SplitNetwork, WholeNetwork, network
+from tamis.recipe import Model
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_lm: Callable[..., Path]) -> Path:
+    return tiny_lm()
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def engine(folder: Path, budget: int | None = None) -> Engine:
+    return Engine(Model(path=str(folder), prompt_style="plain"), "cpu", budget=budget)
+
+
+def some_passes(n: int, seed: int = 0) -> list[Pass]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(n):
+        length = int(rng.integers(2, 60))
+        count = int(rng.integers(0, length))
+        targets = np.sort(rng.choice(np.arange(1, length), size=count, replace=False))
+        made.append(Pass(rng.integers(0, 262, size=length).tolist(), targets))
+    return made
+
+
+def one_by_one(model: torch.nn.Module, passes: list[Pass]) -> list[np.ndarray]:
+    """Full logits of one row, all tokens, no padding: what the engine must equal."""
+    found = []
+    with torch.no_grad():
+        for p in passes:
+            ids = torch.tensor([p.ids])
+            table = torch.log_softmax(model(input_ids=ids).logits[0].double(), dim=-1)
+            found.append(np.array([float(table[t - 1, p.ids[t]]) for t in p.targets]))
+    return found
+
+
+@pytest.mark.parametrize("budget", [1, 40, 300, 100_000])
+def test_equals_a_loop_over_rows(folder: Path, plain: torch.nn.Module, budget: int) -> None:
+    passes = some_passes(40)
+    expected = one_by_one(plain, passes)
+    for values, wanted, p in zip(
+        engine(folder, budget).logprobs(passes), expected, passes, strict=True
+    ):
+        assert values.dtype == np.float64
+        assert len(values) == len(p.targets)
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
+
+
+def test_order_and_company_do_not_matter_and_a_repeat_is_bitwise_equal(folder: Path) -> None:
+    passes = some_passes(30, seed=1)
+    runner = engine(folder)
+    first = runner.logprobs(passes)
+    order = np.random.default_rng(2).permutation(len(passes))
+    for i, values in zip(order, runner.logprobs([passes[i] for i in order]), strict=True):
+        np.testing.assert_allclose(values, first[i], atol=1e-5)
+    for values, again in zip(first, runner.logprobs(passes), strict=True):
+        np.testing.assert_array_equal(values, again)
+
+
+def test_done_names_each_pass_with_targets_once(folder: Path) -> None:
+    passes = some_passes(30, seed=3)
+    told: list[int] = []
+    engine(folder, 100).logprobs(passes, done=lambda rows: told.extend(rows.tolist()))
+    assert sorted(told) == [i for i, p in enumerate(passes) if len(p.targets)]
+
+
+def test_out_of_memory_halves_the_batch(
+    folder: Path, plain: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = some_passes(24, seed=4)
+    runner = engine(folder, 100_000)
+    whole, sizes = runner.network, []
+
+    class Cramped:
+        whole_logits = False
+
+        def logprobs(self, batch: object) -> torch.Tensor:
+            sizes.append(tuple(batch.ids.shape))
+            if batch.ids.numel() > 150:
+                raise torch.cuda.OutOfMemoryError("injected")
+            return whole.logprobs(batch)
+
+    monkeypatch.setitem(runner.__dict__, "network", Cramped())
+    for values, wanted in zip(runner.logprobs(passes), one_by_one(plain, passes), strict=True):
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
+    failed = len([s for s in sizes if s[0] * s[1] > 150])
+    sizes.clear()
+    runner.logprobs(passes)
+    # What did not fit is not tried again.
+    assert failed > 0
+    assert not [s for s in sizes if s[0] > 1 and s[0] * s[1] > 150]
+
+
+def test_a_row_that_never_fits_is_a_clear_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = engine(folder)
+
+    class Full:
+        whole_logits = False
+
+        def logprobs(self, batch: object) -> torch.Tensor:
+            raise torch.cuda.OutOfMemoryError("injected")
+
+    monkeypatch.setitem(runner.__dict__, "network", Full())
+    with pytest.raises(TamisError, match="9 tokens does not fit"):
+        runner.logprobs([Pass(list(range(10)), np.array([3, 9]))])
+
+
+def test_no_logits_beyond_the_wanted_tokens(folder: Path) -> None:
+    """The head sees as many rows as there are targets, never batch x length."""
+    runner = engine(folder)
+    seen = []
+    runner.network.head.register_forward_hook(lambda m, args, out: seen.append(out.shape))
+    passes = [Pass(list(range(40)), np.array([38, 39])) for _ in range(5)]
+    runner.logprobs(passes)
+    assert sum(shape[0] for shape in seen) == 10
+    assert all(len(shape) == 2 for shape in seen)
+
+
+def test_models_with_more_behind_the_head_run_whole(plain: torch.nn.Module, folder: Path) -> None:
+    """Scaled logits must not be lost by taking backbone and head apart."""
+
+    class Scaled(type(plain)):
+        def forward(self, *args: object, **kwargs: object) -> object:
+            out = super().forward(*args, **kwargs)
+            out.logits = out.logits * 0.5
+            return out
+
+    scaled = Scaled(plain.config)
+    scaled.load_state_dict(plain.state_dict())
+    runner = engine(folder)
+    assert isinstance(network(plain, 262), SplitNetwork)
+    runner.network = network(scaled.eval(), 262)
+    assert isinstance(runner.network, WholeNetwork)
+    passes = some_passes(12, seed=5)
+    for values, wanted in zip(runner.logprobs(passes), one_by_one(scaled, passes), strict=True):
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [[0], [5], [2, 2], [3, 1]])
+def test_targets_nothing_predicts_are_refused(targets: list[int]) -> None:
+    with pytest.raises(DataError, match="targets"):
+        Pass([1, 2, 3, 4, 5], np.array(targets))
+
+
+def test_nothing_to_do(folder: Path) -> None:
+    assert engine(folder).logprobs([]) == []
