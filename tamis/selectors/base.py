@@ -20,6 +20,16 @@ class Ragged:
     indptr: NDArray[np.int64]
     values: Array
 
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Ragged:
+        """The given rows, in the given order, as a new column."""
+        sizes = np.diff(self.indptr)[rows]
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        inside = np.arange(indptr[-1]) - np.repeat(indptr[:-1], sizes)
+        return Ragged(indptr, self.values[np.repeat(self.indptr[rows], sizes) + inside])
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -30,15 +40,20 @@ class Pool:
     target: Pool | None = None
     labels: Pool | None = None
 
+    def take(self, rows: NDArray[np.int64]) -> Pool:
+        """The pool of the given rows; target and labels stay as they are."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Pool(len(rows), columns, self.target, self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Ordered row indices and why they were chosen.
 
     `index` int64, at most k, in the order chosen; `gain` float64, one a pick; `facts` single values
-    to report;
-    `curves` one value a pick or a step; `rows` one value a row of the pool (cluster, nearest kept
-    row, reason).
+    to report; `curves` one value a pick or a step; `rows` one value a row of the pool: `reason` (a
+    short word), and where the method has them `nearest_kept` (row, -1 for none), `similarity`,
+    `cluster`.
     """
 
     index: NDArray[np.int64]
@@ -48,15 +63,28 @@ class Selection:
     rows: Mapping[str, Array] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """A method in plain words: what it does, what it needs, what it costs, when not to use it."""
+
+    sentence: str
+    needs: str
+    cost: str
+    avoid: str
+
+
 @runtime_checkable
 class Selector(Protocol):
     """A selection method: a frozen dataclass whose fields are its options.
 
     `prefix` says that the first k' picks are the answer for the smaller budget k'.
+    `version` is raised by hand when the same options give other rows.
     """
 
     name: ClassVar[str]
     prefix: ClassVar[bool]
+    version: ClassVar[int]
+    about: ClassVar[About]
 
     def needs(self) -> frozenset[str]:
         """The columns of the pool it reads."""
