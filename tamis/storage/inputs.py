@@ -56,7 +56,7 @@ def input_file(url: str) -> InputFile | None:
 def expand(paths: Sequence[str]) -> list[InputFile]:
     """The files that `paths` name, in order and each once.
 
-    A path is a file, a folder (all files of known suffixes below it, sorted), a glob (`**` too),
+    A path is a file, a folder (all files of known suffixes below it, sorted, none hidden), a glob (`**` too),
     or an fsspec URL of any of these. Raises `DataError` naming the path that matches nothing, or a
     file of unknown suffix that was given by name.
     """
@@ -91,8 +91,13 @@ def _local_names(path: str) -> tuple[list[str], bool]:
             names.append(hit)
         else:
             below = (os.path.join(top, kid) for top, _, kids in os.walk(hit) for kid in kids)
-            names += sorted(below)
+            names += sorted(name for name in below if not _hidden(name, hit))
     return names, False
+
+
+def _hidden(name: str, folder: str) -> bool:
+    """Whether a file or a folder on the way to it begins with a dot: caches, version control."""
+    return "/." in name.removeprefix(folder).replace(os.sep, "/")
 
 
 def _remote_names(url: str) -> tuple[list[str], bool]:
@@ -103,7 +108,7 @@ def _remote_names(url: str) -> tuple[list[str], bool]:
         if system.isfile(path):
             return [url], True
         hits = [path] if system.isdir(path) else sorted(system.glob(path))
-        names = [name for hit in hits for name in sorted(system.find(hit))]
+        names = [n for hit in hits for n in sorted(system.find(hit)) if not _hidden(n, hit)]
         return [system.unstrip_protocol(name) for name in names], False
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"{url} cannot be opened: {_words(error)}") from error

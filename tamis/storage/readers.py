@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from tamis.errors import DataError
 from tamis.storage import json_array
-from tamis.storage.inputs import InputFile, naming, open_raw, open_text
+from tamis.storage.inputs import InputFile, open_raw, open_text
 
 LIMIT_BYTES = 1 << 26  # of one row; longer lines are bad rows, so that memory stays bounded
 BOM = b"\xef\xbb\xbf"
@@ -92,7 +92,7 @@ def read(file: InputFile, start: Mark = START) -> Iterator[Record]:
 def _lines(file: InputFile, start: Mark) -> Records:
     """JSON lines. Ends at LF or CRLF; a byte order mark before the first is skipped."""
     offset, number = start
-    with open_text(file, offset) as stream, naming(file):
+    with open_text(file, offset) as stream:
         for line in iter(partial(stream.readline, LIMIT_BYTES), b""):
             number += 1
             offset += len(line)
@@ -117,7 +117,7 @@ def _to_line_end(stream: io.BufferedReader) -> int:
 
 def _json(file: InputFile, start: Mark) -> Records:
     """A `.json` file: one array of rows, or JSON lines, which many call `.json` too."""
-    with open_text(file) as stream, naming(file):
+    with open_text(file) as stream:
         before, first = _first_byte(stream)
         rest = stream.readline(64) if first == b"{" else b""
     if first == b"{" and not rest.strip():
@@ -130,7 +130,7 @@ def _json(file: InputFile, start: Mark) -> Records:
         return
     offset, number = start
     offset = offset or before
-    with open_text(file, offset) as stream, naming(file):
+    with open_text(file, offset) as stream:
         for text, end in json_array.elements(stream, file.url, LIMIT_BYTES):
             number += 1
             yield number, (offset + end, number), len(text), text
@@ -152,12 +152,12 @@ def _csv(file: InputFile, start: Mark) -> Records:
     The number of a row is the line it begins on. A quote that never closes is a bad file.
     """
     csv.field_size_limit(LIMIT_BYTES)  # of the whole process; the default refuses long answers
-    with open_text(file) as stream, naming(file):
+    with open_text(file) as stream:
         text = _Text(stream, START)
         header = _header(file, text)
     after_header = text.mark
     mark = after_header if start == START else start
-    with open_text(file, mark[0]) as stream, naming(file):
+    with open_text(file, mark[0]) as stream:
         text = _Text(stream, mark)
         rows = csv.reader(text, strict=True)
         while True:

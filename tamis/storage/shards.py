@@ -7,6 +7,7 @@ the columns.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -170,7 +171,9 @@ def _column(values: list[Any], kinds: list[str]) -> pa.Array:
             return pa.array(values, _TYPES[kinds[0]])
         except (OverflowError, pa.ArrowInvalid):
             kinds.append("string")
-    return pa.array([None if v is None else _json(v) for v in values], pa.string())
+    elif kinds == ["float", "int"] and any(type(v) is int and v >= 1 << 63 for v in values):
+        kinds.append("string")
+    return pa.array([None if v is None else json.dumps(v) for v in values], pa.string())
 
 
 def write_raw(path: Path, table: pa.Table) -> None:
@@ -257,10 +260,12 @@ def _as_kind(column: pa.ChunkedArray, kinds: Sequence[str], target: str) -> Any:
         return column.cast(pa.float64(), safe=False)
     values = column.to_pylist()
     if len(kinds) > 1:
-        values = [None if v is None else orjson.loads(v) for v in values]
+        values = [None if v is None else json.loads(v) for v in values]
     if target == "float":
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    return pa.array([v if v is None or type(v) is str else _json(v) for v in values], pa.string())
+    # json and not orjson, which has no NaN
+    texts = [v if v is None or type(v) is str else json.dumps(v) for v in values]
+    return pa.array(texts, pa.string())
 
 
 def rejected_table(rows: Sequence[tuple[str, str, int, str, bytes]]) -> pa.Table:
