@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import DataError, RecipeError
+from tamis.numerics.blocked import unit_rows
 from tamis.numerics.threshold import Filtered, blockwise_filter, greedy_filter
 from tamis.selectors import checks
 from tamis.selectors.base import About, Pool, Ragged, Selection
@@ -92,7 +93,7 @@ class Deita:
             return Selection(index, score[index], facts=facts, rows={"reason": reason})
         found = greedy_filter(x, order, tau, k)
         index = order[found.kept]
-        facts |= _summary(found, len(index))
+        facts |= _summary(x, order, found)
         return Selection(
             index, score[index], facts=facts, rows=_rows(found, order, reason, index, pool.n)
         )
@@ -163,12 +164,18 @@ def _rows(
     return {"reason": reason, "nearest_kept": nearest, "similarity": similarity}
 
 
-def _summary(found: Filtered, kept: int) -> dict[str, float | int | str]:
+def _summary(x: F32, order: Rows, found: Filtered) -> dict[str, float | int | str]:
+    """How much was examined and kept, and quantiles of the similarity to the nearest row kept
+    before, over all rows examined (at most 512, evenly spaced)."""
     examined = len(found.nearest)
     facts: dict[str, float | int | str] = {"examined": examined}
-    if examined:
-        facts["acceptance"] = kept / examined
-    known = found.similarity[~np.isnan(found.similarity)]
+    if examined == 0:
+        return facts
+    facts["acceptance"] = len(found.kept) / examined
+    seen = np.unique(np.linspace(0, examined - 1, 512).astype(np.int64))
+    cosine = unit_rows(x[order[seen]]) @ unit_rows(x[order[found.kept]]).T
+    cosine[found.kept >= seen[:, None]] = -np.inf
+    known = cosine[seen > found.kept[0]].max(axis=1, initial=-np.inf)
     if len(known):
         for share in (10, 50, 90):
             facts[f"similarity_p{share}"] = float(np.percentile(known, share))

@@ -15,18 +15,57 @@ def unit(x):
 
 
 def loop(x, order, tau, limit):
-    """One row at a time in float64: kept positions, nearest kept one before each."""
+    """One row at a time in float64: kept positions, what the others fell to."""
     u = unit(x)[order]
     kept, nearest, similarity = [], [], []
     for i in range(len(order)):
         if len(kept) >= limit:
             break
         cos = np.clip(u[kept] @ u[i], -1, 1) if kept else np.empty(0)
-        nearest.append(kept[cos.argmax()] if kept else -1)
-        similarity.append(cos.max() if kept else np.nan)
-        if not kept or cos.max() <= tau:
+        fallen = bool(kept) and cos.max() > tau
+        nearest.append(kept[cos.argmax()] if fallen else -1)
+        similarity.append(cos.max() if fallen else np.nan)
+        if not fallen:
             kept.append(i)
     return kept, nearest, similarity
+
+
+def clustered(n, width, spread, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(n // 3, width))
+    return (
+        centres[rng.integers(len(centres), size=n)] + spread * rng.normal(size=(n, width))
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [None, 50, 2000])
+@pytest.mark.parametrize("limit", [150, 10_000])
+@pytest.mark.parametrize("spread, tau", [(0.3, 0.9), (0.1, 0.9), (0.3, 0.2), (2.0, 0.05)])
+def test_equals_the_loop_where_a_bound_is_used_or_tells_too_little(block, limit, spread, tau):
+    x = clustered(900, 128, spread)
+    x[5] = 0
+    order = np.random.default_rng(1).permutation(900)
+    kept, nearest, similarity = loop(x, order, tau, limit)
+    got = greedy_filter(x, order, tau, limit, block=block)
+    assert got.kept.tolist() == kept
+    assert got.nearest.tolist() == nearest
+    np.testing.assert_allclose(got.similarity, similarity, atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 600))
+def test_tau_at_a_pair_s_own_cosine_where_a_bound_is_used(seed, block):
+    x = clustered(600, 96, 0.3, seed)
+    u = unit(x)
+    order = np.arange(600)
+    pairs = np.argwhere(np.triu(u @ u.T > 0.85, 1))
+    i, j = pairs[seed % len(pairs)]
+    tau = float(np.clip(u[i] @ u[j], -1, 1))
+    reference = greedy_filter(x, order, tau, 600, block=1).kept.tolist()
+    assert greedy_filter(x, order, tau, 600, block=block).kept.tolist() == reference
+    # Just below the limit for a bound, so decided by the dense products.
+    few = greedy_filter(x, order[:511], tau, 600, block=block).kept
+    assert few.tolist() == [row for row in reference if row < 511]
 
 
 @pytest.mark.parametrize("block", [None, 1, 2, 17, 1000])
@@ -92,4 +131,6 @@ def test_block_rule_with_one_row_is_the_plain_rule():
     order = rng.permutation(200)
     plain = greedy_filter(x, order, 0.5, 30).kept.tolist()
     assert blockwise_filter(x, order, 0.5, 30, 1).tolist() == plain
-    assert len(blockwise_filter(x, order, 0.5, 200, 50)) < len(greedy_filter(x, order, 0.5, 200).kept)
+    assert len(blockwise_filter(x, order, 0.5, 200, 50)) < len(
+        greedy_filter(x, order, 0.5, 200).kept
+    )

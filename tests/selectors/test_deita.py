@@ -113,9 +113,9 @@ def test_reasons_and_nearest_kept():
         "over_budget",
         "bad_embedding",
     ]
-    assert found.rows["nearest_kept"].tolist() == [-1, 0, 0, -1, -1, -1]
+    assert found.rows["nearest_kept"].tolist() == [-1, 0, -1, -1, -1, -1]
     assert found.rows["similarity"][1] == pytest.approx(0.99 / np.hypot(0.99, 0.05), abs=1e-6)
-    assert np.isnan(found.rows["similarity"][[0, 3, 4, 5]]).all()
+    assert np.isnan(found.rows["similarity"][[0, 2, 3, 4, 5]]).all()
     assert found.facts["examined"] == 3
 
 
@@ -191,3 +191,14 @@ def test_options_are_checked():
     ):
         with pytest.raises(RecipeError, match="deita"):
             Deita(**wrong)
+
+
+def test_similarity_quantiles_are_those_of_the_nearest_kept_before():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(200, 4))
+    found = pick(pool_of(x, np.arange(200, 0, -1.0)), 200, tau=0.8)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    near = [max(unit[i] @ unit[j] for j in found.index if j < i) for i in range(1, 200)]
+    for share in (10, 50, 90):
+        want = np.percentile(near, share)
+        assert found.facts[f"similarity_p{share}"] == pytest.approx(want, abs=1e-5)
