@@ -1,0 +1,26 @@
+"""The report of a run: one self-contained HTML page made from plain values."""
+
+from tamis.report.data import (
+    Compared,
+    Composition,
+    Histogram,
+    Interval,
+    Rejected,
+    ReportData,
+    Sample,
+    Stage,
+)
+from tamis.report.page import render, write
+
+__all__ = [
+    "Compared",
+    "Composition",
+    "Histogram",
+    "Interval",
+    "Rejected",
+    "ReportData",
+    "Sample",
+    "Stage",
+    "render",
+    "write",
+]

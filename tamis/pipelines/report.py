@@ -1,0 +1,268 @@
+"""The report of a run, filled from the store's views: what was kept, what was not, what it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from tamis import report as page
+from tamis.errors import StoreError
+from tamis.pipelines.context import Context
+from tamis.pipelines.explain import meaning
+from tamis.pipelines.histogram import histogram
+from tamis.storage.catalogue import OpenStore, open_store
+
+FOLDER = "reports"
+TOKENS = "tokens.total"
+SHOWN_ROWS = 20
+SHOWN_REJECTS = 5
+SHOWN_VALUES = 6
+# What the subsets of a run are called on the page.
+NAMES = {"untuned": "untuned model", "chosen": "selected rows", "baseline": "random rows"}
+
+Run = Mapping[str, Any]
+
+_COMPOSITION = """
+select p.source, count(*) rows_before, count(*) filter (s.kept) rows_after,
+       sum(t.value)::bigint tokens_before,
+       coalesce(sum(t.value) filter (s.kept), 0)::bigint tokens_after
+from selections s join samples p using (id)
+left join (select id, value from signals_long where signal = $tokens) t using (id)
+where s.selection = $key group by 1 order by 1
+"""
+_UNSELECTED = """
+select p.source, count(*) rows_before, 0 rows_after, sum(t.value)::bigint tokens_before,
+       0 tokens_after
+from samples p left join (select id, value from signals_long where signal = $tokens) t using (id)
+where $key is null group by 1 order by 1
+"""
+# md5 draws at random, but the same rows each time.
+_ROWS = """
+select s.id, p.source, s.reason, p.messages from selections s join samples p using (id)
+where s.selection = $key and s.kept = $kept and s.reason != 'held_out' order by md5(s.id) limit $n
+"""
+_REJECTED = """
+select reason, sum(count(*)) over (partition by reason)::bigint total,
+       list({place: file || ':' || line, text: text} order by file, line)[:$n] examples
+from rejected group by reason order by total desc, reason
+"""
+
+
+def report(ctx: Context, keys: Mapping[str, str]) -> Path:
+    """Write the page of the run that has made `keys` into the store; returns its path."""
+    store = OpenStore(ctx.store)
+    runs = store.sql("select * from runs order by run_id desc").to_pylist()
+    chosen = keys.get("chosen/selection")
+    run = next((r for r in runs if r["selection"] == chosen), None)
+    if run is None:
+        raise StoreError(f"the store {ctx.store.root} has no log of this run")
+    return _write(store, run, None)
+
+
+def write(store: str | Path, *, run_id: str | None = None, out: str | Path | None = None) -> Path:
+    """Write the page of a run, the last one if none is named. Raises `StoreError` if there is
+    none."""
+    opened = open_store(store)
+    runs = opened.sql("select * from runs order by run_id desc").to_pylist()
+    found = [run for run in runs if run_id is None or run["run_id"] == run_id]
+    if not found:
+        wanted = "no run yet" if run_id is None else f"no run {run_id!r}"
+        raise StoreError(f"the store {store} has {wanted}; tamis sql 'from runs' lists them")
+    return _write(opened, found[0], out)
+
+
+def _write(store: OpenStore, run: Run, out: str | Path | None) -> Path:
+    path = Path(out) if out else store.store.root / FOLDER / f"{run['run_id']}.html"
+    return page.write(collect(store, run), path)
+
+
+def collect(store: OpenStore, run: Run) -> page.ReportData:
+    """Everything the page shows of a run (a row of the view `runs`). Reads each signal once."""
+    key = run["selection"]
+    run = {**run, **{n: _json(run[n]) for n in ("stages", "metrics", "settings", "versions")}}
+    signals = _signals(store)
+    composition = _composition(store, key, counted=TOKENS in signals)
+    reasons = _reasons(store, key)
+    return page.ReportData(
+        recipe=run["recipe"],
+        run_id=run["run_id"],
+        started=f"{run['started_utc']:%Y-%m-%d %H:%M} UTC",
+        method=((run["settings"] or {}).get("select") or {}).get("method", ""),
+        counts=_counts(store, composition, reasons),
+        reasons=_in_words(reasons),
+        composition=composition,
+        rejected=_rejected(store),
+        histograms=[_histogram(store, key, name) for name in signals] if key else [],
+        compared=_compared(run, store),
+        differences=_differences(run),
+        kept=_rows(store, run, signals, kept=True),
+        dropped=_rows(store, run, signals, kept=False),
+        stages=[
+            page.Stage(s["stage"], s["reused"], s["computed"], s["seconds"]) for s in run["stages"]
+        ],
+        lineage={name: k for s in run["stages"] for name, k in s["keys"].items()},
+        versions=run["versions"],
+        settings=orjson.dumps(run["settings"], option=orjson.OPT_INDENT_2).decode(),
+    )
+
+
+def _json(value: Any) -> Any:
+    return orjson.loads(value) if isinstance(value, str) else value
+
+
+def _signals(store: OpenStore) -> list[str]:
+    table = store.sql("select distinct signal from signals_long order by signal")
+    return [str(name) for name in table.column("signal").to_pylist()]
+
+
+def _composition(store: OpenStore, key: str | None, *, counted: bool) -> list[page.Composition]:
+    query = _COMPOSITION if key else _UNSELECTED
+    rows = store.sql(query, {"key": key, "tokens": TOKENS}).to_pylist()
+    return [
+        page.Composition(
+            r["source"],
+            r["rows_before"],
+            r["rows_after"],
+            (r["tokens_before"] or 0) if counted else None,
+            r["tokens_after"] if counted else None,
+        )
+        for r in rows
+    ]
+
+
+def _reasons(store: OpenStore, key: str | None) -> dict[str, int]:
+    rows = store.sql(
+        "select reason, count(*) n from selections where selection = $key "
+        "group by 1 order by n desc, reason",
+        {"key": key},
+    ).to_pylist()
+    return {r["reason"]: r["n"] for r in rows}
+
+
+def _in_words(reasons: Mapping[str, int]) -> dict[str, int]:
+    told: dict[str, int] = {}
+    for reason, count in reasons.items():
+        told[meaning(reason)] = told.get(meaning(reason), 0) + count
+    return told
+
+
+def _counts(
+    store: OpenStore, composition: Sequence[page.Composition], reasons: Mapping[str, int]
+) -> dict[str, int]:
+    sizes = store.sql(
+        "select (select count(*) from rejected) rejected, "
+        "(select count(*) filter (duplicate) from samples) duplicates"
+    ).to_pylist()[0]
+    counts = {
+        "ingested": sum(part.rows_before for part in composition),
+        "rejected": sizes["rejected"],
+        "exact duplicates": sizes["duplicates"],
+    }
+    if reasons:
+        counts["filtered out"] = sum(
+            n for reason, n in reasons.items() if reason.startswith(("filter:", "null:"))
+        )
+        counts["selected"] = sum(part.rows_after for part in composition)
+        if all(part.tokens_after is not None for part in composition):
+            counts["tokens selected"] = sum(part.tokens_after or 0 for part in composition)
+    return counts
+
+
+def _rejected(store: OpenStore) -> list[page.Rejected]:
+    return [
+        page.Rejected(
+            r["reason"].replace("_", " "),
+            r["total"],
+            [(e["place"] or "", e["text"] or "") for e in r["examples"]],
+        )
+        for r in store.sql(_REJECTED, {"n": SHOWN_REJECTS}).to_pylist()
+    ]
+
+
+def _histogram(store: OpenStore, key: str, signal: str) -> page.Histogram:
+    table = store.sql(
+        "select s.kept, l.value from selections s join signals_long l using (id) "
+        "where s.selection = $key and l.signal = $signal",
+        {"key": key, "signal": signal},
+    )
+    return histogram(signal, _floats(table, "value"), table.column("kept").to_numpy())
+
+
+def _floats(table: pa.Table, name: str) -> np.ndarray:
+    values: np.ndarray = table.column(name).to_numpy(zero_copy_only=False)
+    return values.astype(np.float64)
+
+
+def _compared(run: Run, store: OpenStore) -> list[page.Compared]:
+    """The untuned model first, then the subsets, with what each cost."""
+    metrics = run["metrics"] or {}
+    selections = {"chosen": run["selection"], "baseline": run["baseline"]}
+    lines = []
+    for name, title in NAMES.items():
+        figures = _intervals(metrics.get(name) or {})
+        if figures:
+            facts = _facts(store, selections.get(name))
+            rows, tokens = facts.get("kept"), facts.get("total_tokens")
+            lines.append(page.Compared(title, rows, tokens, figures))
+    return lines
+
+
+def _facts(store: OpenStore, key: str | None) -> dict[str, Any]:
+    found = store.store.find("selections", key) if key else None
+    return found.facts if found else {}
+
+
+def _intervals(figures: Mapping[str, Any]) -> dict[str, page.Interval]:
+    return {
+        name: page.Interval(value["value"], value["low"], value["high"])
+        for name, value in figures.items()
+        if isinstance(value, dict) and value.keys() >= {"value", "low", "high"}
+    }
+
+
+def _differences(run: Run) -> dict[str, page.Interval]:
+    return _intervals((run["metrics"] or {}).get("difference") or {})
+
+
+def _rows(store: OpenStore, run: Run, signals: Sequence[str], *, kept: bool) -> list[page.Sample]:
+    wanted = {"key": run["selection"], "kept": kept, "n": SHOWN_ROWS}
+    rows = store.sql(_ROWS, wanted).to_pylist()
+    values = _values(store, [r["id"] for r in rows], _used(run, signals))
+    return [
+        page.Sample(
+            r["id"],
+            r["source"],
+            [(m["role"], m["content"] or m["tool_calls"] or "") for m in r["messages"]],
+            meaning(r["reason"]),
+            values.get(r["id"], {}),
+        )
+        for r in rows
+    ]
+
+
+def _used(run: Run, signals: Sequence[str]) -> list[str]:
+    """The signals that the recipe's filters and selection name."""
+    settings = run["settings"] or {}
+    named = {f["column"] for f in settings.get("filters") or []}
+    for option in ((settings.get("select") or {}).get("options") or {}).values():
+        named |= {str(x) for x in (option if isinstance(option, list) else [option])}
+    return [name for name in signals if name in named][:SHOWN_VALUES]
+
+
+def _values(
+    store: OpenStore, ids: Sequence[str], signals: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    rows = store.sql(
+        "select id, signal, value from signals_long where id in $ids and signal in $signals "
+        "and isfinite(value) order by signal",
+        {"ids": list(ids), "signals": list(signals)},
+    )
+    for row in rows.to_pylist():
+        found.setdefault(row["id"], {})[row["signal"]] = row["value"]
+    return found

@@ -1,0 +1,20 @@
+"""Texts of unknown origin, made fit to stand on a page. Escaping is the template's."""
+
+from __future__ import annotations
+
+LONGEST = 1200  # characters of a turn; a page is for looking, the store has the whole
+
+
+def shown(text: str) -> str:
+    """A text as it may stand on the page: cut, and control characters as their pictures."""
+    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    return "".join(_visible(character) for character in cut)
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if code < 32 and character not in "\n\t":
+        return chr(0x2400 + code)
+    if code == 127 or 0x80 <= code < 0xA0 or 0xD800 <= code < 0xE000:
+        return "\ufffd"
+    return character

@@ -1,0 +1,55 @@
+"""The sentence a decision is made by."""
+
+from __future__ import annotations
+
+from tamis.report.data import Interval, ReportData
+from tamis.report.numbers import duration, integer, interval
+
+NO_DIFFERENCE = "no difference shown"
+# Which way is better, and what the figure is called.
+METRICS = {"nll": ("held-out NLL", "lower"), "exact_match": ("exact match", "higher")}
+
+
+def sentence(data: ReportData) -> str:
+    """Which subset, how it differs from a random one of equal cost, and what that took."""
+    kept, pool = data.counts.get("selected"), data.counts.get("ingested")
+    if kept is None or not pool:
+        return "Nothing was selected in this run: the page shows what was ingested and scored."
+    share = f"{kept / pool:.1%}".replace(".0%", "%")
+    chosen = f"{data.method} kept {integer(kept)} of {integer(pool)} rows ({share})"
+    tokens = data.counts.get("tokens selected")
+    if tokens is not None:
+        chosen += f", {integer(tokens)} tokens"
+    seconds = sum(stage.seconds for stage in data.stages)
+    cost = f" The run took {duration(seconds)}." if data.stages else ""
+    return f"{chosen}. {_against_random(data)}{cost}"
+
+
+def judged(metric: str, difference: Interval) -> str:
+    """What an interval of a difference says: better, worse, or no difference shown."""
+    if not difference.shows_difference:
+        return NO_DIFFERENCE
+    wants = METRICS.get(metric, ("", "lower"))[1]
+    better = (difference.value > 0) == (wants == "higher")
+    return "better than random" if better else "worse than random"
+
+
+def label(metric: str) -> str:
+    """What a metric is called on the page."""
+    return METRICS.get(metric, (metric.replace("_", " "), ""))[0]
+
+
+def _against_random(data: ReportData) -> str:
+    if not data.differences:
+        return "It was not held against a random subset."
+    told = [_told(metric, value) for metric, value in data.differences.items()]
+    return f"Against random rows of equal token budget, {'; '.join(told)}."
+
+
+def _told(metric: str, difference: Interval) -> str:
+    if not difference.shows_difference:
+        return f"{label(metric)}: {NO_DIFFERENCE}"
+    better = judged(metric, difference).split()[0]
+    ends = sorted((abs(difference.low), abs(difference.high)))
+    spelt = interval(Interval(abs(difference.value), *ends))
+    return f"{label(metric)} is {better} by {spelt}"

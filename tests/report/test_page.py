@@ -1,0 +1,249 @@
+"""The report page: escaping, self-containment, structure, numbers, and a look by a real browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tamis.report import Histogram, Interval, ReportData, Sample, render, write
+from tamis.report.numbers import duration, integer
+from tamis.report.verdict import judged, sentence
+
+VOID = {"meta", "link", "br", "img", "rect", "line", "circle"}
+
+
+def _pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "report_pages", Path(__file__).with_name("pages.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["report_pages"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+pages = _pages()
+
+
+class Outline(HTMLParser):
+    """Collects tags, attributes and text; fails on tags that do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> does not close what is open"
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+def outline(html: str) -> Outline:
+    parser = Outline()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def everywhere_evil() -> ReportData:
+    """The full page with a hostile text in the place of every text."""
+
+    def spoil(value: object) -> object:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {f.name: spoil(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return type(value)(**fields)
+        if isinstance(value, str):
+            return pages.EVIL + value
+        if isinstance(value, dict):
+            return {spoil(k): spoil(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(spoil(v) for v in value)
+        return value
+
+    spoilt = spoil(pages.full())
+    assert isinstance(spoilt, ReportData)
+    return spoilt
+
+
+def test_hostile_texts_stay_texts() -> None:
+    clean, evil = outline(render(pages.full())), outline(render(everywhere_evil()))
+    assert {tag for tag, _ in evil.tags} == {tag for tag, _ in clean.tags}
+    assert not {"script", "img", "iframe", "object"} & {tag for tag, _ in evil.tags}
+    assert not [a for _, attrs in evil.tags for a in attrs if a.startswith("on")]
+    assert "<script>alert(1)</script>" in "".join(evil.text)
+
+
+def test_control_characters_become_visible() -> None:
+    html = render(everywhere_evil())
+    assert "\x00" not in html and "\x1b" not in html
+    assert "\u2400" in html and "\u241b" in html
+
+
+def test_lone_surrogates_do_not_break_writing(tmp_path: Path) -> None:
+    row = Sample("0" * 32, "s", [("user", "half a character: \ud83d")], "why")
+    data = dataclasses.replace(pages.full(), kept=[row])
+    assert "\ufffd" in write(data, tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_page_needs_no_network() -> None:
+    for data in (pages.full(), everywhere_evil()):
+        page = outline(render(data))
+        for tag, attrs in page.tags:
+            for name in ("src", "href", "action", "data", "srcset", "xlink:href"):
+                value = attrs.get(name)
+                assert value is None or value.startswith("#") or value == "data:,", (tag, value)
+        style = render(pages.full()).split("<style>")[1].split("</style>")[0]
+        assert "url(" not in style and "@import" not in style
+
+
+def test_structure_is_whole_and_reachable() -> None:
+    page = outline(render(pages.full()))
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("h1") == 1 and tags.count("main") == 1
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert links and {str(link).removeprefix("#") for link in links} <= set(ids)
+    for _, attrs in page.tags:
+        if "scroll" in (attrs.get("class") or "").split():
+            assert attrs.get("tabindex") == "0"  # what scrolls can be scrolled by keyboard
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(drawings) == 5 + 2
+    assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
+
+
+def test_numbers_on_the_page_are_those_of_the_data() -> None:
+    data = pages.full()
+    text = re.sub(r"[ \n]+", " ", " ".join(outline(render(data)).text))
+    for name, count in data.counts.items():
+        assert f"{name} {integer(count)}" in text
+    for part in data.composition:
+        row = [part.rows_before, part.rows_after, part.tokens_before, part.tokens_after]
+        assert f"{part.source} {' '.join(integer(n) for n in row)}" in text
+    assert (
+        "47.5\u2009% before" in text and "43.3\u2009% after" in text
+    )  # 33,000 / 69,500; 5,345 / 12,345
+    assert "0.300 [0.270, 0.330]" in text
+    assert "\u22120.080 [\u22120.110, \u22120.050] better than random" in text
+    for chart in data.histograms:
+        for kept, dropped in zip(chart.kept, chart.dropped, strict=True):
+            assert f"{integer(kept)} {integer(dropped)}" in text
+
+
+def test_bars_are_as_tall_as_their_shares() -> None:
+    chart = Histogram("x", [0, 1, 2], [30, 10], [5, 5], 0.5, 1.0)
+    data = dataclasses.replace(pages.full(), histograms=[chart], compared=[])
+    html = render(data)
+    heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', html)]
+    shares = [0.5, 0.5, 0.75, 0.25]  # dropped first, then kept
+    tallest = max(heights)
+    assert [h / tallest for h in heights] == pytest.approx([s / 0.75 for s in shares], abs=2e-3)
+
+
+def test_verdict_tells_subset_difference_and_cost() -> None:
+    told = sentence(pages.full())
+    assert "deita kept 412 of 2\u2009000 rows (20.6%)" in told
+    assert "held-out NLL is better by 0.080 [0.050, 0.110]" in told
+    assert "exact match: no difference shown" in told
+    assert "1 min 36 s" in told
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "expected"),
+    [
+        ("nll", Interval(-0.1, -0.2, -0.05), "better than random"),
+        ("nll", Interval(0.1, 0.05, 0.2), "worse than random"),
+        ("exact_match", Interval(0.1, 0.05, 0.2), "better than random"),
+        ("exact_match", Interval(-0.1, -0.2, -0.05), "worse than random"),
+        ("nll", Interval(-0.1, -0.2, 0.0), "no difference shown"),
+        ("exact_match", Interval(0.1, -0.01, 0.2), "no difference shown"),
+    ],
+)
+def test_differences_are_judged_by_their_interval(
+    metric: str, interval: Interval, expected: str
+) -> None:
+    assert judged(metric, interval) == expected
+
+
+def test_a_run_without_selection_has_a_page() -> None:
+    data = ReportData("r", "id", "now", "", {"ingested": 3, "rejected": 0})
+    page = outline(render(data))
+    assert "Nothing was selected" in "".join(page.text)
+    assert not {"svg", "table"} & {tag for tag, _ in page.tags}
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0.25, 59.9, 61, 3723)] == [
+        "0.2 s",
+        "59.9 s",
+        "1 min 1 s",
+        "1 h 2 min",
+    ]
+
+
+def test_failed_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(pages.full(), tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _browser() -> str:
+    found = next(
+        (b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), ""
+    )
+    if not found:
+        pytest.skip("no chromium on this machine: the page was not opened in a browser")
+    return found
+
+
+@pytest.mark.parametrize("data", [pages.full(), everywhere_evil()], ids=["full", "hostile"])
+def test_browser_opens_the_page_without_errors(data: ReportData, tmp_path: Path) -> None:
+    path = write(data, tmp_path / "report.html")
+    done = subprocess.run(
+        [
+            _browser(),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--window-size=390,800",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert messages == []
+    assert done.stdout.count('class="row kept"') == 20
+    assert done.stdout.count("<svg") == 7
