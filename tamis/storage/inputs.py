@@ -56,9 +56,9 @@ def input_file(url: str) -> InputFile | None:
 def expand(paths: Sequence[str]) -> list[InputFile]:
     """The files that `paths` name, in order and each once.
 
-    A path is a file, a folder (all files of known suffixes below it, sorted, none hidden), a glob (`**` too),
-    or an fsspec URL of any of these. Raises `DataError` naming the path that matches nothing, or a
-    file of unknown suffix that was given by name.
+    A path is a file, a folder (all files of known suffixes below it, sorted, none hidden), a glob
+    (`**` too), or an fsspec URL of any of these. Raises `DataError` naming the path that matches
+    nothing, or a file of unknown suffix that was given by name.
     """
     found = [file for path in paths for file in _expand_one(os.path.expanduser(path))]
     if not found:

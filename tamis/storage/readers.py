@@ -236,9 +236,10 @@ def _parquet(file: InputFile, start: Mark) -> Records:
             groups, skip = _groups_from(table.metadata, row)
             for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, use_threads=False):
                 batch, skip = batch.slice(min(skip, batch.num_rows)), max(0, skip - batch.num_rows)
+                size = batch.nbytes // max(1, batch.num_rows)
                 for record in _batch_rows(batch):
                     row += 1
-                    yield row, (row, row), batch.nbytes // batch.num_rows, record
+                    yield row, (row, row), size, record
         except (pa.ArrowException, OSError) as error:
             words = " ".join(str(error).split())
             raise DataError(

@@ -513,7 +513,8 @@ ingest.SHARD_ROWS = 1000
 made, _ = ingest.ingest_source(Store(sys.argv[2]), "m", Source(path=sys.argv[1]), say=print,
                                progress=lambda title, total: nullcontext(lambda rows: None))
 # not getrusage: it starts from what the parent of the process held
-print(made.facts["accepted"], 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]))
+status = open("/proc/self/status").read()
+print(made.facts["accepted"], 1024 * int(re.search("VmHWM:[^0-9]+([0-9]+)", status)[1]))
 """
 
 

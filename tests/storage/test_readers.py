@@ -98,7 +98,7 @@ def test_unknown_suffix_given_by_name_is_refused(tmp_path: Path, name: str) -> N
 
 def test_what_matches_nothing_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", b"x")
-    with pytest.raises(DataError, match="missing.jsonl matches no file"):
+    with pytest.raises(DataError, match=r"missing\.jsonl matches no file"):
         expand([str(tmp_path / "missing.jsonl")])
     with pytest.raises(DataError, match="matches no file"):
         expand([str(tmp_path / "*.jsonl")])
@@ -119,7 +119,7 @@ def test_fsspec_urls_as_file_folder_and_glob() -> None:
         assert [f.name for f in expand([path])] == ["a.jsonl", "b.jsonl"]
     (one,) = expand(["memory://urls/a.jsonl"])
     assert rows(one.url) == [(1, {"a": 1}), (2, {"a": 2})]
-    second = list(readers.read(one))[0][1]
+    second = next(iter(readers.read(one)))[1]
     assert rows(one.url, second) == [(2, {"a": 2})]
     assert sha256_and_bytes(one)[1] == 18
 

@@ -300,12 +300,15 @@ def test_the_licence_of_a_row(key: str) -> None:
 
 values = st.none() | st.text(max_size=5) | st.integers() | st.lists(st.text(max_size=3), max_size=2)
 keys = st.sampled_from(
-    "instruction input output context response prompt completion messages conversations system "
-    "history tools functions chosen rejected licence other".split()
+    [
+        *("instruction", "input", "output", "context", "response", "prompt", "completion"),
+        *("messages", "conversations", "system", "history", "tools", "functions"),
+        *("chosen", "rejected", "licence", "other"),
+    ]
 )
 turns = st.lists(
     st.dictionaries(
-        st.sampled_from("role content from value tool_calls name train function_call".split()),
+        st.sampled_from(["role", "content", "from", "value", "tool_calls", "name", "train"]),
         values | st.sampled_from(["user", "assistant", "tool", "function_call", "{}"]),
         max_size=4,
     ),
