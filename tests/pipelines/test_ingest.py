@@ -220,6 +220,19 @@ def test_rejected_text_is_cut(tmp_path: Path) -> None:
     assert texts[2].startswith('{"output":"xxx')
 
 
+def test_files_of_rejected_rows_are_numbered_without_gaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "SHARD_ROWS", 2)
+    rows = [pair(1), pair(2), b"broken", b"broken", pair(3), pair(4), b"broken"]
+    made = take(tmp_path / "s", lines(tmp_path / "a.jsonl", rows))
+    assert sorted(made.seal["files"]) == [
+        *("part-00000.parquet", "part-00001.parquet"),
+        *("rejected-00000.parquet", "rejected-00001.parquet"),
+    ]
+    assert [line for _, line, _ in rejected(made)] == [3, 4, 7]
+
+
 def test_limit_takes_the_first_rows_over_files(tmp_path: Path) -> None:
     one = lines(tmp_path / "a.jsonl", [pair(1), b"broken", pair(2)])
     two = lines(tmp_path / "b.jsonl", [pair(3), pair(4)])

@@ -58,6 +58,11 @@ def reason(row: Any, **options: bool) -> str:
             "dolly",
             [{"role": "user", "content": "q\n\ni"}, ANSWER],
         ),
+        (
+            {"instruction": "q", "input": "i", "context": "c", "response": "a"},
+            "dolly",
+            [{"role": "user", "content": "q\n\nc"}, ANSWER],
+        ),
         ({"prompt": "q", "completion": "a"}, "prompt_completion", [USER, ANSWER]),
         ({"prompt": "q", "response": "a"}, "prompt_completion", [USER, ANSWER]),
         ({"prompt": [USER], "completion": [ANSWER]}, "prompt_completion", [USER, ANSWER]),
