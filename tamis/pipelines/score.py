@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tamis.pipelines.context import Advance, Context, Outcome
+from tamis.pipelines.context import Context, Outcome
 from tamis.pipelines.pool import Snapshot
 from tamis.scoring import registry
-from tamis.scoring.base import Columns, Scorer
+from tamis.scoring.base import Advance, Columns, Scorer
 from tamis.storage.signals import KEY, SignalTable, fingerprint
 
 # A shard is what a kill may cost: about a minute for a language model on a CPU.
@@ -42,7 +42,7 @@ def score(ctx: Context, pool: Snapshot, scorers: Mapping[str, Scorer]) -> Outcom
                 locks.enter_context(ctx.store.lock("signals", key, say=ctx.say))
             done, todo = _fill(ctx, pool, group, tables, identities)
         reused, computed = reused + done, computed + todo
-        for warning in group.warnings:
+        for warning in group.warnings if todo else ():
             ctx.say(warning)
     for name, key in keys.items():
         ctx.store.point("signals", name, key)

@@ -85,6 +85,11 @@ def _type(table: Sequence[Row], name: str) -> pa.DataType:
 
 
 @pytest.fixture
+def no_progress() -> type[NoProgress]:
+    return NoProgress
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
