@@ -233,7 +233,8 @@ def _with_setting(content: dict[str, Any], setting: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {setting!r}: the value is not valid YAML") from error
-    return _replaced(content, name.split("."), value, setting)
+    changed: dict[str, Any] = _replaced(content, name.split("."), value, setting)
+    return changed
 
 
 def _replaced(content: Any, path: Sequence[str], value: Any, setting: str) -> Any:
