@@ -77,7 +77,8 @@ class About:
 class Selector(Protocol):
     """A selection method: a frozen dataclass whose fields are its options.
 
-    `prefix` says that the first k' picks are the answer for the smaller budget k'.
+    `prefix` says that the first k' picks are the answer for the smaller budget k' (a property where
+    that hangs on the options).
     `version` is raised by hand when the same options give other rows.
     """
 

@@ -72,7 +72,8 @@ def _largest(solve: Solve, costs: Ints, limit: int) -> Selection:
             if best is None or len(found.index) >= len(best.index):
                 best = found
             low, low_cost = k, spent
-            if spent == limit or k >= n or len(found.index) < k:
+            full = spent == limit and bool(costs.all())
+            if full or k >= n or len(found.index) < k:
                 break
         else:
             over, high, high_cost = found, k, spent

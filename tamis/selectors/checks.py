@@ -121,6 +121,25 @@ def texts(pool: Pool, name: str) -> list[str]:
     return [str(value) for value in values]
 
 
+def labels(pool: Pool, name: str) -> tuple[Ragged, list[str]]:
+    """The labels of each row as numbers (int64, in the order given) and their sorted names.
+
+    Takes lists of texts a row, one text a row (a single label), or `Ragged`. None is no label.
+    """
+    found = column(pool, name)
+    if isinstance(found, Ragged):
+        flat, indptr = found.values.tolist(), found.indptr.astype(np.int64)
+    else:
+        rows = [_listed(value) for value in found.tolist()]
+        flat = [label for row in rows for label in row]
+        indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    # Numbers sort as numbers, texts by code point.
+    names = sorted(set(flat), key=lambda v: (isinstance(v, str), v))
+    number = {label: place for place, label in enumerate(names)}
+    values = np.array([number[label] for label in flat], dtype=np.int64)
+    return Ragged(indptr, values), [str(label) for label in names]
+
+
 def reasons(n: int, other: str, index: NDArray[np.int64]) -> Array:
     """The reason column: "selected" for the picks, `other` for everything else."""
     reason = np.full(n, other, dtype=object)
@@ -151,6 +170,12 @@ def _finite(values: NDArray[np.float64], name: str, missing: bool) -> None:
             f"column {name} has {what} in {int(bad.sum())} of {len(bad)} values, "
             f"first at {int(bad.argmax())}: drop these rows or compute them again"
         )
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if _is_list(value) else [value]
 
 
 def _is_list(value: Any) -> bool:

@@ -21,6 +21,12 @@ _BUILT_IN = {
     "deita": ("tamis.selectors.deita", "Deita"),
     "kmeans": ("tamis.selectors.kmeans", "KMeans"),
     "quota": ("tamis.selectors.quota", "Quota"),
+    "k_center": ("tamis.selectors.k_center", "KCenter"),
+    "facility_location": ("tamis.selectors.facility_location", "FacilityLocation"),
+    "cdas": ("tamis.selectors.cdas", "Cdas"),
+    "semdedup": ("tamis.selectors.semdedup", "SemDeDup"),
+    "instag_diversity": ("tamis.selectors.instag_diversity", "InsTagDiversity"),
+    "less": ("tamis.selectors.less", "Less"),
 }
 
 
