@@ -28,14 +28,17 @@ class HubInput:
 
     @property
     def name(self) -> str:
-        """NAME@revision, as it stands in `origin`."""
-        return f"{os.path.basename(self.dataset.rstrip('/')) or self.dataset}@{self.revision[:12]}"
+        """NAME@revision, as it stands in `origin`; of a local folder only the last name."""
+        name = self.dataset
+        if os.path.isdir(name):
+            name = os.path.basename(os.path.abspath(name))
+        return f"{name}@{self.revision[:12]}"
 
 
 def find(name: str, split: str) -> HubInput:
     """The dataset `NAME[@revision]`, with its commit looked up. Raises `TamisError` when it cannot
     be reached."""
-    dataset, _, asked = name.partition("@")
+    dataset, _, asked = (name, "", "") if os.path.isdir(name) else name.partition("@")
     if os.path.isdir(dataset):
         shas = [sha256_and_bytes(file)[0] for file in expand([dataset])]
         return HubInput(dataset, None, files.digest(shas), split)

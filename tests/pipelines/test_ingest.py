@@ -609,7 +609,7 @@ def test_a_hub_dataset_is_asked_for_by_its_commit(
     made = take(tmp_path / "s", Source(hf="someone/things@v2", limit=2))
     assert asked == [("someone/things", "v2")]
     assert made.seal["inputs"]["input"] == {
-        "dataset": "things@0123456789ab",
+        "dataset": "someone/things@0123456789ab",
         "revision": Found.sha,
         "split": "train",
     }
