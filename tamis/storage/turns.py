@@ -160,12 +160,14 @@ def from_json(text: str, reason: str) -> Any:
 
 
 def check_answers(messages: list[Message]) -> None:
-    """Raise `Rejected` unless the last assistant turn has text or tool calls, and every turn
-    content."""
-    last = next((m for m in reversed(messages) if m["role"] == "assistant"), None)
-    if last is None:
+    """Raise `Rejected` unless there is an answer, none is empty, and every turn has content."""
+    answers = [m for m in messages if m["role"] == "assistant"]
+    if not answers:
         raise Rejected("no_assistant")
-    if not (last["content"] and last["content"].strip()) and not last.get("tool_calls"):
+    # A model trained on one blank turn learns to say nothing, wherever the turn stands.
+    if any(
+        not (m["content"] and m["content"].strip()) and not m.get("tool_calls") for m in answers
+    ):
         raise Rejected("empty_answer")
     for message in messages:
         if message["content"] is None and not (

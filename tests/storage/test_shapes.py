@@ -143,7 +143,11 @@ def test_each_shape(row: dict[str, Any], shape: str, messages: Any) -> None:
         ({"messages": "not json"}, "bad_messages"),
         ({"messages": [{"role": "user", "content": 3}, ANSWER]}, "bad_content"),
         ({"messages": [{"role": "user", "content": None}, ANSWER]}, "bad_content"),
-        ({"messages": [USER, {"role": "assistant", "content": None}, USER, ANSWER]}, "bad_content"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": None}, USER, ANSWER]},
+            "empty_answer",
+        ),
+        ({"messages": [USER, {"role": "assistant", "content": " "}, USER, ANSWER]}, "empty_answer"),
         ({"instruction": "q", "output": 3}, "bad_content"),
         ({"instruction": ["q"], "output": "a"}, "bad_content"),
         ({"instruction": "q", "input": {"k": 1}, "output": "a"}, "bad_content"),
