@@ -1,0 +1,94 @@
+"""Greedy generation in batches, and the tokens at which it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tamis.language.batch import batches
+from tamis.language.render import RenderError, render, special_ids
+
+# Padded prompt tokens of a batch, and its rows: the cache of keys and values grows with both.
+_TOKENS = {"cpu": 16_384, "cuda": 131_072}
+_ROWS = {"cpu": 64, "cuda": 512}
+
+
+def stop_ids(tokenizer: Any, *, prompt_style: str, config: Any = None) -> list[int]:
+    """The ids that end an answer: EOS, the token that ends an assistant turn, and those that the
+    model's generation config names. Ascending."""
+    named = getattr(config, "eos_token_id", None)
+    found = {named} if isinstance(named, int) else set(named or ())
+    if tokenizer.eos_token_id is not None:
+        found.add(tokenizer.eos_token_id)
+    probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        rendered = render(probe, None, tokenizer, prompt_style=prompt_style)
+    except RenderError:
+        return sorted(found)  # a template that wants other turns; EOS is what is left
+    start, stop = rendered.spans[-1]
+    special = special_ids(tokenizer)
+    found.update([i for i in rendered.ids[start:stop] if i in special][-1:])
+    return sorted(found)
+
+
+def greedy(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stops: Sequence[int],
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> list[list[int]]:
+    """The most probable continuation of each prompt, token by token, without the token that stops.
+
+    `prompts` hold at least one id each; the results are in their order. Prompts run with others of
+    like length, padded on the left, with a cache; at most `max_new_tokens` forwards a batch beyond
+    the prompt's. The model's own generation settings (sampling, penalties) are not used.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    device = next(model.parameters()).device
+    # Otherwise what the model's folder says would fill in whatever is not set here.
+    model.generation_config = GenerationConfig()
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=list(stops),
+        pad_token_id=stops[0],
+        use_cache=True,
+    )
+    results: list[list[int]] = [[] for _ in prompts]
+    lengths = np.array([len(p) for p in prompts])
+    for batch in batches(lengths, _TOKENS[device.type]) if max_new_tokens > 0 else ():
+        for rows in np.split(batch, range(_ROWS[device.type], len(batch), _ROWS[device.type])):
+            ids, mask = _left_padded([prompts[i] for i in rows])
+            with torch.inference_mode():
+                out = model.generate(
+                    input_ids=torch.from_numpy(ids).to(device),
+                    attention_mask=torch.from_numpy(mask).to(device),
+                    generation_config=settings,
+                )
+            for row, new in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
+                results[row] = _until(new, stops)
+            advance(len(rows))
+    return results
+
+
+def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    width = max(map(len, prompts))
+    ids = np.zeros((len(prompts), width), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for i, p in enumerate(prompts):
+        ids[i, width - len(p) :] = p
+        mask[i, width - len(p) :] = 1
+    return ids, mask
+
+
+def _until(ids: list[int], stops: Sequence[int]) -> list[int]:
+    """The ids before the first that stops."""
+    at = next((j for j, token in enumerate(ids) if token in stops), len(ids))
+    return ids[:at]

@@ -1,0 +1,94 @@
+"""Tuning: a model trained on a manifest, by the bundled trainer or by a command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tamis.errors import RecipeError
+from tamis.language.load import identity
+from tamis.pipelines import command, plan
+from tamis.pipelines.context import Context
+from tamis.recipe import Model, Tune
+from tamis.storage import manifests
+from tamis.storage.artifact import Artifact, Maker
+from tamis.storage.manifests import Manifest
+from tamis.trainer import methods
+from tamis.trainer.tune import VERSION
+from tamis.trainer.tune import tune as train
+
+# The folder of a models artefact that holds the adapter or the weights.
+MODEL = "model"
+# Of a train report, what is too long for a seal.
+_LONG = ("history", "packages")
+
+
+def tune(ctx: Context, manifest: Artifact, *, title: str = "tune") -> tuple[Artifact, bool]:
+    """Tune the recipe's model on a manifest; returns the artefact and whether it was there already.
+
+    The key holds the content of the manifest's training rows, not how they lie in files, and the
+    model by the hash of its weights. Facts: those of the train report, or the metrics that a
+    command wrote.
+    """
+    options = _options(ctx)
+    data = manifests.read(manifest.path)
+    base = plan.model(ctx.recipe, options.model, "tune") if options.model else None
+    inputs = {
+        "train": data.content_hash,
+        "model": base and identity(base),
+        "seed": ctx.recipe.seed,
+        **(_ours(options) if options.command is None else {"command": options.command}),
+    }
+
+    def make(maker: Maker) -> Mapping[str, Any]:
+        if options.command is not None:
+            return _by_command(options.command, data, maker)
+        return _trained(ctx, _needed(base), options, data, maker, title)
+
+    return ctx.store.ensure("models", inputs, make, say=ctx.say)
+
+
+def _ours(options: Tune) -> dict[str, Any]:
+    # How often it saves, and what the model is called in the recipe, change nothing.
+    named = options.model_dump(exclude={"model", "command", "save_every"})
+    return {
+        "options": {**named, "learning_rate": methods.learning_rate(options)},
+        "version": VERSION,
+    }
+
+
+def _trained(
+    ctx: Context, base: Model, options: Tune, data: Manifest, maker: Maker, title: str
+) -> dict[str, Any]:
+    report = train(
+        data.rows(),
+        base,
+        options,
+        seed=ctx.recipe.seed,
+        device=ctx.device,
+        folder=maker.folder,
+        say=ctx.say,
+        progress=ctx.progress,
+        title=title,
+    )
+    return {name: value for name, value in report.items() if name not in _LONG}
+
+
+def _by_command(line: str, data: Manifest, maker: Maker) -> dict[str, Any]:
+    start = time.monotonic()
+    places = {"manifest": str(data.folder.resolve()), "out": str((maker.folder / MODEL).resolve())}
+    metrics = command.run(line, places, where="tune")
+    return {"method": "command", "metrics": metrics, "seconds": time.monotonic() - start}
+
+
+def _options(ctx: Context) -> Tune:
+    if ctx.recipe.tune is None:
+        raise RecipeError("the recipe has no tune block")
+    return ctx.recipe.tune
+
+
+def _needed(base: Model | None) -> Model:
+    if base is None:
+        raise RecipeError("tune needs a model: the name of an entry of models")
+    return base

@@ -1,0 +1,134 @@
+"""From manifest rows to what a step is trained on. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.errors import DataError
+from tamis.language.render import RenderError, cut, render
+from tamis.samples import decode_messages, decode_tools
+
+NO_TOKEN = "no_trained_token"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """n tokenised rows, their tokens one after the other.
+
+    Row i holds `ids[indptr[i]:indptr[i + 1]]` (int32); `labelled` tells which of them carry loss,
+    `weight` (n,) float64 how much, `row_id` whose they are. `dropped` counts by reason the rows
+    that are not here, `truncated` those that lost their end.
+    """
+
+    ids: np.ndarray
+    labelled: np.ndarray
+    indptr: np.ndarray
+    weight: np.ndarray
+    row_id: list[str]
+    dropped: dict[str, int]
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row."""
+        return np.diff(self.indptr)
+
+    def row(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids and the labels of one row, labels -100 where no loss is: nothing predicts the
+        first token."""
+        part = slice(self.indptr[i], self.indptr[i + 1])
+        ids = self.ids[part].astype(np.int64)
+        labels = np.where(self.labelled[part], ids, -100)
+        labels[0] = -100
+        return ids, labels
+
+    def fingerprint(self) -> str:
+        """32 hex digits over everything that is trained on."""
+        total = hashlib.blake2b(digest_size=16)
+        for array in (self.ids, self.labelled, self.indptr, self.weight):
+            total.update(np.ascontiguousarray(array).tobytes())
+        total.update("\0".join(self.row_id).encode())
+        return total.hexdigest()
+
+
+def prepare(rows: pa.Table, tokenizer: Any, *, prompt_style: str, max_length: int) -> Examples:
+    """Render, mask and truncate rows (`row_id`, `messages`, `tools`, `weight`; messages as in
+    `tamis.samples`).
+
+    Rows are cut at `max_length` tokens, keeping the start. Rows that cannot be rendered, and rows
+    left without a token that carries loss, are dropped and counted. A null weight is 1. Raises
+    `DataError` for weights that are negative or not finite, or when nothing is left to train on.
+    """
+    weights = _weights(rows)
+    kept: list[int] = []
+    ids: list[np.ndarray] = []
+    labelled: list[np.ndarray] = []
+    dropped: Counter[str] = Counter()
+    truncated = 0
+    conversations = zip(
+        decode_messages(rows.column("messages")), decode_tools(rows.column("tools")), strict=True
+    )
+    for i, (messages, tools) in enumerate(conversations):
+        try:
+            whole = render(messages, tools, tokenizer, prompt_style=prompt_style)
+        except RenderError as error:
+            dropped[error.reason] += 1
+            continue
+        rendered, was_cut = cut(whole, max_length)
+        if not any(rendered.labelled[1:]):
+            dropped[NO_TOKEN] += 1
+            continue
+        kept.append(i)
+        truncated += was_cut
+        ids.append(np.array(rendered.ids, dtype=np.int32))
+        labelled.append(np.array(rendered.labelled, dtype=bool))
+    if not kept or weights[kept].sum() <= 0:
+        told = (
+            ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "weights that sum to 0"
+        )
+        raise DataError(f"none of the {rows.num_rows} rows can be trained on: {told}")
+    row_id = rows.column("row_id").to_pylist()
+    return Examples(
+        np.concatenate(ids),
+        np.concatenate(labelled),
+        np.cumsum([0, *map(len, ids)]),
+        weights[kept],
+        [row_id[i] for i in kept],
+        dict(sorted(dropped.items())),
+        truncated,
+    )
+
+
+def _weights(rows: pa.Table) -> np.ndarray:
+    column = rows.column("weight").to_pylist()
+    weights = np.array([1.0 if w is None else w for w in column], dtype=np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        bad = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0])
+        row = rows.column("row_id")[bad].as_py()
+        raise DataError(f"weight {weights[bad]} of row {row}: expected a finite number >= 0")
+    return weights
+
+
+def steps(
+    n: int, *, epochs: float, rows_per_step: int, max_steps: int | None, seed: int
+) -> list[np.ndarray]:
+    """The rows of every optimizer step: `rows_per_step` each, the last step has what is left.
+
+    The rows come in a new random order every epoch; a fraction of an epoch takes the first rows of
+    its order. The order depends on n and the seed alone, not on weights or lengths.
+    """
+    visits = max(1, round(n * epochs))
+    orders = [np.random.default_rng([seed, e]).permutation(n) for e in range(math.ceil(visits / n))]
+    order = np.concatenate(orders)[:visits]
+    cuts = np.arange(rows_per_step, visits, rows_per_step)
+    return np.split(order, cuts)[:max_steps]

@@ -1,0 +1,272 @@
+"""Held-out evaluation: exact sums of the loss, token accuracy, exact match of greedy answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.errors import DataError
+from tamis.language.batch import batches
+from tamis.language.generate import greedy, stop_ids
+from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
+from tamis.language.render import RenderError, cut, prompt, render
+from tamis.numerics.bootstrap import paired_difference, ratio_interval
+from tamis.recipe import Model
+from tamis.samples import Message, decode_messages, decode_tools
+from tamis.trainer.data import NO_TOKEN
+from tamis.trainer.loss import terms_forward
+
+# Raise by hand when the same model and rows give other values.
+VERSION = 1
+ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("tokens", pa.int32()),
+        ("nll_sum", pa.float64()),
+        ("correct", pa.int32()),
+        ("generated", pa.string()),
+        ("match", pa.bool_()),
+        ("stopped", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+# The figures of an evaluation: name, numerator, denominator (both columns of `ROWS`).
+METRICS = {
+    "nll": ("nll_sum", "tokens"),
+    "token_accuracy": ("correct", "tokens"),
+    "exact_match": ("match", "asked"),
+    "stopped": ("stopped", "asked"),
+}
+_COMPARED = ("nll", "token_accuracy", "exact_match")
+_TOKENS = {"cpu": 1024, "cuda": 32_768}
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    ids: np.ndarray
+    labels: np.ndarray
+    prompt: list[int]
+    answer: str | None
+    reason: str | None
+
+
+def evaluate(
+    rows: pa.Table,
+    model: Model,
+    *,
+    max_new_tokens: int,
+    device: str,
+    progress: Progress,
+    title: str = "evaluate",
+) -> pa.Table:
+    """Evaluate a model on rows (`id`, `group`, `messages`, `tools`; messages as in
+    `tamis.samples`); returns one row each, `ROWS`, in their order.
+
+    `nll_sum` is the sum of -log p over the row's `tokens` that would carry loss in training, of
+    which `correct` are the most probable ones; rows are cut as in training. `generated` is the
+    greedy continuation of what stands before the last assistant turn, at most `max_new_tokens`
+    tokens (0: none is made); `match` tells whether it equals that turn up to case and white space,
+    and is null where that turn has no text. A row that cannot be rendered or has no trained token
+    left has the `reason`, 0 tokens, and counts as no match. Dropout is off, nothing is weighted.
+    """
+    tokenizer, limit = load_tokenizer(model), max_length(model)
+    room = max(1, limit - max_new_tokens)
+    prepared = [
+        _prepare(messages, tools, tokenizer, model.prompt_style, limit, room)
+        for messages, tools in zip(
+            decode_messages(rows["messages"]), decode_tools(rows["tools"]), strict=True
+        )
+    ]
+    asked = [i for i, r in enumerate(prepared) if r.answer is not None and r.prompt]
+    asked = asked if max_new_tokens > 0 else []
+    lm = load_model(model, device)
+    with progress(title, len(prepared) + len(asked)) as advance:
+        written, stopped = _generate(
+            lm, tokenizer, model, prepared, asked, min(max_new_tokens, limit - 1), advance
+        )
+        lm.forward = terms_forward(lm, vocabulary(model))
+        sums = _sums(lm, prepared, device, advance)
+    return pa.table(
+        {
+            "id": rows["id"],
+            "group": rows["group"],
+            "tokens": [int((r.labels != -100).sum()) for r in prepared],
+            "nll_sum": sums[:, 0],
+            "correct": sums[:, 1].astype(np.int32),
+            "generated": [written.get(i) for i in range(len(prepared))],
+            "match": [
+                None
+                if r.answer is None or not max_new_tokens
+                else i in written and _normal(written[i]) == _normal(r.answer)
+                for i, r in enumerate(prepared)
+            ],
+            "stopped": [stopped.get(i) for i in range(len(prepared))],
+            "reason": [r.reason for r in prepared],
+        },
+        schema=ROWS,
+    )
+
+
+def metrics(rows: pa.Table, *, resamples: int, seed: int) -> dict[str, Any]:
+    """The figures of an evaluation: for each of `METRICS`, its value, the bounds of its 95 %
+    bootstrap interval over rows, and the same for every group under `groups`.
+
+    `nll` is the sum over all rows of -log p, divided by the sum of their tokens: in nats a token.
+    A figure without any row to it is left out.
+    """
+    names = sorted({g for g in rows["group"].to_pylist() if g is not None})
+    return {
+        **_figures(rows, resamples, seed),
+        "groups": {
+            name: _figures(rows.filter(_equal(rows["group"], name)), resamples, seed)
+            for name in names
+        },
+    }
+
+
+def difference(a: pa.Table, b: pa.Table, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Every compared figure of A minus that of B, with the 95 % interval of a paired bootstrap.
+
+    Both tables must be of the same rows in the same order; raises `DataError` otherwise.
+    """
+    if not a["id"].equals(b["id"]):
+        raise DataError("the two evaluations are of different rows: evaluate both on the same file")
+    out = {}
+    for name in _COMPARED:
+        (top_a, bottom_a), (top_b, bottom_b) = _columns(a, name), _columns(b, name)
+        if bottom_a.sum() and bottom_b.sum():
+            rng = np.random.default_rng(seed)
+            found = paired_difference(
+                top_a, bottom_a, top_b, bottom_b, resamples=resamples, rng=rng
+            )
+            out[name] = _named(found)
+    return out
+
+
+def _prepare(
+    messages: Sequence[Message],
+    tools: Any,
+    tokenizer: Any,
+    prompt_style: str,
+    limit: int,
+    room: int,
+) -> _Row:
+    last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=-1)
+    text = messages[last].get("content") if last >= 0 else None
+    called = last >= 0 and bool(messages[last].get("tool_calls"))
+    answer = text if text and text.strip() and not called else None
+    try:
+        rendered, _ = cut(render(messages, tools, tokenizer, prompt_style=prompt_style), limit)
+        before = (
+            prompt(messages[:last], tools, tokenizer, prompt_style=prompt_style) if last > 0 else []
+        )
+    except RenderError as error:
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Row(nothing, nothing, [], answer, error.reason)
+    ids = np.array(rendered.ids, dtype=np.int64)
+    labels = np.where(rendered.labelled, ids, -100)
+    labels[:1] = -100
+    reason = None if (labels != -100).any() else NO_TOKEN
+    # What is nearest to the answer says most about it.
+    return _Row(ids, labels, before[-room:], answer, reason)
+
+
+def _generate(
+    lm: Any,
+    tokenizer: Any,
+    model: Model,
+    rows: Sequence[_Row],
+    asked: Sequence[int],
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> tuple[dict[int, str], dict[int, bool]]:
+    """The greedy answers of the asked rows by row, and whether each came to its end by itself."""
+    stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
+    made = greedy(
+        lm,
+        [rows[i].prompt for i in asked],
+        stops=stops,
+        max_new_tokens=max_new_tokens,
+        advance=advance,
+    )
+    texts = tokenizer.batch_decode(made, skip_special_tokens=True) if made else []
+    ended = [len(ids) < max_new_tokens for ids in made]
+    return dict(zip(asked, texts, strict=True)), dict(zip(asked, ended, strict=True))
+
+
+def _sums(lm: Any, rows: Sequence[_Row], device: str, advance: Callable[[int], None]) -> np.ndarray:
+    """(n, 2): the sum of -log p and the number of most probable tokens of each row."""
+    import torch
+
+    sums = np.zeros((len(rows), 2))
+    used = np.array([i for i, r in enumerate(rows) if r.reason is None], dtype=np.int64)
+    lengths = np.array([len(rows[i].ids) for i in used])
+    for batch in batches(lengths, _TOKENS[device]) if len(used) else ():
+        at = used[batch]
+        ids, labels = (_padded([getattr(rows[i], n) for i in at], f) for n, f in _FILL)
+        with torch.inference_mode():
+            terms = lm(
+                input_ids=torch.from_numpy(ids).to(device),
+                labels=torch.from_numpy(labels).to(device),
+            )
+        row = at[terms["row"].cpu().numpy()]
+        # Added in float64: a long row has thousands of terms.
+        np.add.at(sums[:, 0], row, terms["nll"].cpu().numpy().astype(np.float64))
+        np.add.at(sums[:, 1], row, terms["correct"].cpu().numpy())
+        advance(len(at))
+    advance(len(rows) - len(used))
+    return sums
+
+
+_FILL = (("ids", 0), ("labels", -100))
+
+
+def _padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    out = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+def _normal(text: str) -> str:
+    """A text without differences of case and white space."""
+    return re.sub(r"\s+", " ", text).strip().casefold()
+
+
+def _figures(rows: pa.Table, resamples: int, seed: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"rows": rows.num_rows}
+    for name in METRICS:
+        top, bottom = _columns(rows, name)
+        if bottom.sum():
+            rng = np.random.default_rng(seed)
+            figures[name] = _named(ratio_interval(top, bottom, resamples=resamples, rng=rng))
+    return figures
+
+
+def _columns(rows: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator and denominator of a figure, one entry a row."""
+    top, bottom = METRICS[name]
+    values = rows[top].to_numpy(zero_copy_only=False)
+    if bottom == "asked":
+        asked = np.array([v is not None for v in values], dtype=np.float64)
+        return np.array([bool(v) for v in values], dtype=np.float64), asked
+    return values.astype(np.float64), rows[bottom].to_numpy().astype(np.float64)
+
+
+def _equal(column: pa.ChunkedArray, value: str) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.equal(column, value)
+
+
+def _named(found: tuple[float, float, float]) -> Mapping[str, float]:
+    return dict(zip(("value", "low", "high"), found, strict=True))

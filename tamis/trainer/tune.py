@@ -1,0 +1,239 @@
+"""Fine-tune a model on rows: from a table to a folder that plain peft and transformers read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.errors import RecipeError
+from tamis.language.generate import stop_ids
+from tamis.language.load import identity, load_model, load_tokenizer, max_length, quiet, vocabulary
+from tamis.recipe import Model, Tune
+from tamis.trainer import checkpoints, engine, methods
+from tamis.trainer.data import Examples, prepare, steps
+from tamis.trainer.loss import terms_forward
+
+# Raise by hand when the same rows, options and seed train another model.
+VERSION = 1
+REPORT = "train_report.json"
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def tune(
+    rows: pa.Table,
+    model: Model,
+    options: Tune,
+    *,
+    seed: int,
+    device: str,
+    folder: Path,
+    say: Callable[[str], None],
+    progress: Progress,
+    title: str = "tune",
+) -> dict[str, Any]:
+    """Train `model` on `rows` (`row_id`, `messages`, `tools`, `weight`) and return the report.
+
+    Writes `folder/model` (adapter or full weights as safetensors, tokenizer with chat template,
+    generation config) and, last, `folder/train_report.json`. Checkpoints lie in
+    `folder/checkpoints` while it runs: a call that was killed goes on from the newest one and ends
+    with the same parameters, bit for bit on a CPU. `device` is cpu or cuda.
+
+    Raises `DataError` when no row can be trained on, `RecipeError` for options that do not fit the
+    model, `TamisError` when the folder holds checkpoints of another run or the training diverges.
+    """
+    if model.adapter is not None:
+        raise RecipeError("tune: the model has an adapter already; merge it into the weights first")
+    started = time.monotonic()
+    rows = rows.sort_by("row_id")  # so that the order of files and shards does not count
+    tokenizer = load_tokenizer(model)
+    limit = min(options.max_length or max_length(model), max_length(model))
+    examples = prepare(rows, tokenizer, prompt_style=model.prompt_style, max_length=limit)
+    _tell(examples, say)
+    groups = steps(
+        len(examples),
+        epochs=options.epochs,
+        rows_per_step=options.rows_per_step,
+        max_steps=options.max_steps,
+        seed=seed,
+    )
+    name = _identity(examples, model, options, seed)
+    done = _finished(folder, name)
+    if done is not None:
+        return done
+    resumed = checkpoints.latest(folder / "checkpoints", name)
+    if resumed is not None:
+        say(f"going on from {resumed.name.replace('-', ' ')} of {len(groups)} steps")
+    lm, trained = _prepared(model, options, device, seed)
+    history = _train(
+        trained, examples, groups, options, seed, device, folder, resumed, progress, title
+    )
+    del lm.forward  # what is saved and used from here on is the model as it was, with its logits
+    _save(trained, lm, tokenizer, model, folder / "model")
+    report = {
+        "identity": name,
+        **_facts(examples, groups, limit, history, device),
+        "method": options.method,
+        "learning_rate": methods.learning_rate(options),
+        "seed": seed,
+        "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
+        "seconds": time.monotonic() - started,
+    }
+    _write_report(folder, report)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return report
+
+
+def _tell(examples: Examples, say: Callable[[str], None]) -> None:
+    if examples.dropped:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in examples.dropped.items())
+        say(f"rows left out of training: {reasons}")
+
+
+def _identity(examples: Examples, model: Model, options: Tune, seed: int) -> str:
+    """Hash of everything that determines the parameters."""
+    parts = {
+        "version": VERSION,
+        "examples": examples.fingerprint(),
+        "model": identity(model),
+        "options": options.model_dump(exclude={"model", "command", "save_every"}),
+        "seed": seed,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _finished(folder: Path, name: str) -> dict[str, Any] | None:
+    """The report of this very run when it came to its end in `folder` before."""
+    path = folder / REPORT
+    if not path.is_file():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report if report["identity"] == name else None
+
+
+def _prepared(model: Model, options: Tune, device: str, seed: int) -> tuple[Any, Any]:
+    """The causal language model with the loss as its forward, and what of it is trained."""
+    from transformers import set_seed
+
+    set_seed(seed % 2**32)
+    # Trained in float32 whatever the checkpoint holds: small updates vanish in bfloat16.
+    lm = load_model(model.model_copy(update={"dtype": "float32"}), device)
+    lm.requires_grad_(False)
+    forward = terms_forward(lm, vocabulary(model))
+    if device == "cuda":
+        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    lm.forward = forward
+    return lm, methods.prepare(lm, options)
+
+
+def _train(
+    trained: Any,
+    examples: Examples,
+    groups: Sequence[np.ndarray],
+    options: Tune,
+    seed: int,
+    device: str,
+    folder: Path,
+    resumed: Path | None,
+    progress: Progress,
+    title: str,
+) -> list[dict[str, Any]]:
+    """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate."""
+    from transformers import TrainerCallback
+
+    with progress(title, sum(map(len, groups))) as advance, quiet():
+
+        class Reporter(TrainerCallback):
+            """Tells the progress and seals checkpoints."""
+
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                advance(sum(map(len, groups[: state.global_step])))
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                advance(len(groups[state.global_step - 1]))
+
+            def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+        trainer = engine.build(
+            trained,
+            engine.Steps(examples, groups, options, device),
+            options,
+            seed=seed,
+            device=device,
+            folder=folder / "checkpoints",
+            callbacks=[Reporter()],
+        )
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    names = ("step", "loss", "nll", "tokens", "grad_norm", "learning_rate")
+    return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "nll" in entry]
+
+
+def _save(trained: Any, lm: Any, tokenizer: Any, model: Model, folder: Path) -> None:
+    """Write what plain peft or transformers need to use the model."""
+    from transformers import GenerationConfig
+
+    shutil.rmtree(folder, ignore_errors=True)
+    stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
+    # A saved adapter carries no generation config, and a template's turn end is not always EOS.
+    lm.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
+    with quiet():
+        if trained is lm:
+            lm.save_pretrained(folder)
+        else:
+            trained.save_pretrained(folder, save_embedding_layers=False)
+        lm.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _facts(
+    examples: Examples,
+    groups: Sequence[np.ndarray],
+    limit: int,
+    history: list[dict[str, Any]],
+    device: str,
+) -> dict[str, Any]:
+    import torch
+
+    lengths = examples.lengths
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "version": VERSION,
+        "rows": len(examples),
+        "dropped": examples.dropped,
+        "truncated": examples.truncated,
+        "max_length": limit,
+        "steps": len(groups),
+        "rows_seen": sum(map(len, groups)),
+        "tokens_seen": int(sum(lengths[g].sum() for g in groups)),
+        "trained_tokens_seen": sum(entry["tokens"] for entry in history),
+        "first_nll": history[0]["nll"] if history else None,
+        "last_nll": history[-1]["nll"] if history else None,
+        "history": history,
+        "peak_memory_bytes": int(peak),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    temporary = folder / f".{REPORT}.tmp"
+    temporary.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / REPORT)
