@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -53,6 +54,8 @@ def _root(
 
 def main() -> None:
     """Run the command; an error of the user's is one line on stderr and exit status 1."""
+    # What transformers renames next year is ours to follow, not the user's to read.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         app()
     except TamisError as error:

@@ -199,7 +199,7 @@ def tune(ctx: Context, keys: Keys) -> Outcome:
     reused = 0
     for subset in _subsets(keys):
         manifest = ctx.store.get("manifests", keys[f"{subset}/manifest"])
-        artifact, old = tuning.tune(ctx, manifest, title=f"tune on the {subset} rows")
+        artifact, old = tuning.tune(ctx, manifest.path, title=f"tune on the {subset} rows")
         made[f"{subset}/model"] = artifact.key
         facts[subset] = artifact.facts
         reused += old

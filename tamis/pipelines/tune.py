@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tamis.errors import RecipeError
@@ -24,15 +25,15 @@ MODEL = "model"
 _LONG = ("history", "packages")
 
 
-def tune(ctx: Context, manifest: Artifact, *, title: str = "tune") -> tuple[Artifact, bool]:
-    """Tune the recipe's model on a manifest; returns the artefact and whether it was there already.
+def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact, bool]:
+    """Tune the recipe's model on a manifest folder; returns the artefact and whether it was there.
 
     The key holds the content of the manifest's training rows, not how they lie in files, and the
     model by the hash of its weights. Facts: those of the train report, or the metrics that a
     command wrote.
     """
     options = _options(ctx)
-    data = manifests.read(manifest.path)
+    data = manifests.read(manifest)
     base = plan.model(ctx.recipe, options.model, "tune") if options.model else None
     inputs = {
         "train": data.content_hash,
