@@ -13,6 +13,7 @@ from tamis.errors import DataError, TamisError
 from tamis.language.batch import batches
 from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
 from tamis.language.network import Network, Padded, network
+from tamis.language.parallel import spread
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
 
@@ -50,7 +51,7 @@ class Pass:
 class Engine:
     """Runs one model; loads it when it is first used.
 
-    `passes_run` counts the sequences that went through the model, `batches_run` the calls of it.
+    `passes_run` counts the sequences that went through the model.
     """
 
     def __init__(self, model: Model, device: str = "auto", *, budget: int | None = None) -> None:
@@ -58,7 +59,6 @@ class Engine:
         self.model = model
         self.device = device
         self.passes_run = 0
-        self.batches_run = 0
         self._wanted_budget = budget
 
     @cached_property
@@ -94,7 +94,9 @@ class Engine:
 
         Returns float64 arrays (m,) in the order of `passes`; log-softmax is in float32. Passes run
         sorted by length, in batches bounded by padded tokens; what one gets differs by rounding
-        (1e-6 in float32) with the others in its batch, and is the same when the call is repeated.
+        (1e-6 in float32) with the others in its batch, and is the same when the call is repeated
+        and, on a CPU, with any number of threads: see `parallel.spread`.
+
         `done` is told the numbers of the passes that are finished. When CUDA memory runs out the
         batch is halved, down to one sequence; then `TamisError`. Cost: one forward of every token
         that comes before a target, and V times the targets through the head.
@@ -102,12 +104,15 @@ class Engine:
         results = [np.zeros(0)] * len(passes)
         wanted = np.array([i for i, p in enumerate(passes) if len(p.targets)], dtype=np.int64)
         lengths = np.array([passes[i].width for i in wanted], dtype=np.int64)
-        for batch in batches(lengths, self.budget) if len(wanted) else ():
-            rows = wanted[batch]
-            for row, values in zip(rows, self._halving([passes[i] for i in rows]), strict=True):
-                results[row] = values
-            if done is not None:
-                done(rows)
+        cut = [wanted[batch] for batch in batches(lengths, self.budget)] if len(wanted) else []
+        with spread(resolve(self.device)) as run:
+            found = run(self._halving, ([passes[i] for i in rows] for rows in cut))
+            for rows, values in zip(cut, found, strict=True):
+                for row, value in zip(rows, values, strict=True):
+                    results[row] = value
+                self.passes_run += len(rows)
+                if done is not None:
+                    done(rows)
         return results
 
     def _halving(self, passes: list[Pass]) -> list[np.ndarray]:
@@ -136,8 +141,6 @@ class Engine:
         with torch.inference_mode():
             flat = self.network.logprobs(_pad(passes, resolve(self.device)))
             values = flat.cpu().numpy().astype(np.float64)
-        self.batches_run += 1
-        self.passes_run += len(passes)
         return np.split(values, np.cumsum([len(p.targets) for p in passes])[:-1])
 
 

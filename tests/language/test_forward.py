@@ -73,6 +73,34 @@ def test_order_and_company_do_not_matter_and_a_repeat_is_bitwise_equal(folder: P
         np.testing.assert_array_equal(values, again)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_change_no_value_and_are_given_back(folder: Path, fails: bool) -> None:
+    passes = some_passes(30, seed=6)
+    runner = engine(folder, 200)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = runner.logprobs(passes)
+        torch.set_num_threads(3)
+        told: list[int] = []
+
+        def done(rows: np.ndarray) -> None:
+            told.append(torch.get_num_threads())
+            if fails:
+                raise KeyboardInterrupt
+
+        if fails:
+            with pytest.raises(KeyboardInterrupt):
+                runner.logprobs(passes, done=done)
+        else:
+            for values, others in zip(runner.logprobs(passes, done=done), alone, strict=True):
+                np.testing.assert_array_equal(values, others)
+        assert set(told) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_done_names_each_pass_with_targets_once(folder: Path) -> None:
     passes = some_passes(30, seed=3)
     told: list[int] = []

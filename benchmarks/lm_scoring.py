@@ -1,0 +1,187 @@
+"""Language-model scoring: the engine against a loop over one row at a time, in one run.
+
+Both are given the same token sequences of the same rows, as `ifd` needs them (prompt and answer,
+then the answer alone) and as `nll` does (the first only), and must give the same mean
+log-probabilities to 1e-5 (absolute below 1, relative above). They take turns, so that a busy
+machine slows both. Prints one JSON line.
+
+    python -m benchmarks.lm_scoring [--model FOLDER] [--data ROWS.parquet] [--rounds 3] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from tamis.language.forward import Engine, Pass
+from tamis.language.load import load_model
+from tamis.recipe import Model
+from tamis.scoring import answers
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = os.environ.get("TAMIS_BASE_MODEL", str(ROOT.parent / "shared" / "models" / "base-17m"))
+# name -> (fewest, most) tokens of prompt and answer, rows
+SIZES = {"short": (8, 63, 256), "long": (200, 300, 48)}
+WORDS = (
+    "the",
+    "a",
+    "of",
+    "small",
+    "river",
+    "stone",
+    "seven",
+    "green",
+    "answer",
+    "why",
+    "does",
+    "it",
+)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments()
+    if not Path(options.model).is_dir():
+        sys.exit(f"there is no model folder {options.model}: give --model, or set TAMIS_BASE_MODEL")
+    model = Model(path=options.model, prompt_style="plain")
+    engine = Engine(model, "cpu")
+    plain = load_model(model, "cpu")
+    result: dict[str, Any] = {
+        "benchmark": "lm_scoring",
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "rounds": options.rounds,
+    }
+    texts = list(read(options.data) if options.data else generated())
+    for size, (fewest, most, count) in SIZES.items():
+        rows = fitting(texts, engine, fewest, most, count)
+        for signal in ("ifd", "nll"):
+            work = [
+                p
+                for row in rows
+                for p in (row.conditional, *row.alone)[: 2 if signal == "ifd" else 1]
+            ]
+            result[f"{size}_{signal}"] = compare(work, plain, engine, options.rounds) | {
+                "rows": len(rows),
+                "tokens_a_row": round(statistics.mean(len(r.conditional.ids) for r in rows), 1),
+                "answer_tokens_a_row": round(
+                    statistics.mean(len(r.conditional.targets) for r in rows), 1
+                ),
+            }
+    result["load_after"] = round(os.getloadavg()[0], 2)
+    line = json.dumps(result)
+    print(line)
+    if options.out:
+        Path(options.out).write_text(line + "\n")
+    if any(r["largest_difference"] > 1e-5 for r in result.values() if isinstance(r, dict)):
+        sys.exit("the values differ by more than 1e-5")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default=MODEL, help="folder of a causal language model")
+    parser.add_argument("--data", help="Parquet with instruction and output; default: made up")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", help="also write the line here")
+    return parser.parse_args()
+
+
+def read(path: str) -> list[tuple[str, str]]:
+    """Instruction and answer of each row, in a fixed random order."""
+    columns = pq.read_table(path, columns=["instruction", "output"]).to_pydict()
+    pairs = list(zip(columns["instruction"], columns["output"], strict=True))
+    return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
+
+
+def generated() -> list[tuple[str, str]]:
+    """Random words: a third to a half of a row is its answer."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(20_000):
+        total = int(rng.choice([rng.integers(6, 50), rng.integers(120, 240)]))
+        answer = int(total * rng.uniform(0.3, 0.5)) + 1
+        text = rng.choice(WORDS, total + 1)
+        made.append((" ".join(text[:-answer]), " ".join(text[-answer:])))
+    return made
+
+
+def fitting(
+    texts: list[tuple[str, str]], engine: Engine, fewest: int, most: int, count: int
+) -> list[answers.Answer]:
+    """The first `count` rows whose prompt and answer have that many tokens."""
+    found: list[answers.Answer] = []
+    for question, answer in texts:
+        if len(question) + len(answer) > 12 * most:
+            continue
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        row = answers.passes(messages, None, engine, alone=True)
+        if isinstance(row, answers.Answer) and fewest <= len(row.conditional.ids) <= most:
+            found.append(row)
+        if len(found) == count:
+            return found
+    sys.exit(f"only {len(found)} rows of {fewest} to {most} tokens, {count} needed")
+
+
+def compare(work: list[Pass], plain: Any, engine: Engine, rounds: int) -> dict[str, Any]:
+    """Seconds of both ways, taking turns; the median of each, and their quotient."""
+    loop_seconds, engine_seconds, values = [], [], []
+    one_by_one(work[:4], plain), engine.logprobs(work[:4])
+    for _ in range(rounds):
+        seconds, expected = timed(lambda: one_by_one(work, plain))
+        loop_seconds.append(seconds)
+        seconds, found = timed(lambda: engine.logprobs(work))
+        engine_seconds.append(seconds)
+        values.append(difference(expected, found))
+    loop, ours = statistics.median(loop_seconds), statistics.median(engine_seconds)
+    return {
+        "ratio": round(loop / ours, 2),
+        "loop_seconds": round(loop, 3),
+        "engine_seconds": round(ours, 3),
+        "engine_tokens_per_second": round(sum(p.width for p in work) / ours),
+        "largest_difference": max(values),
+    }
+
+
+def difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """The largest difference of two mean log-probabilities, relative where they are above 1."""
+    a, b = (np.array([v.mean() for v in values]) for values in (expected, found))
+    return float((np.abs(a - b) / np.maximum(np.abs(a), 1)).max())
+
+
+def one_by_one(work: list[Pass], plain: Any) -> list[np.ndarray]:
+    """The plain way: one sequence, all its logits, log-softmax, the wanted tokens."""
+    values = []
+    with torch.inference_mode():
+        for p in work:
+            ids = torch.tensor([p.ids])
+            table = torch.log_softmax(plain(input_ids=ids, use_cache=False).logits[0].float(), -1)
+            targets = torch.from_numpy(p.targets)
+            values.append(table[targets - 1, ids[0, targets]].double().numpy())
+    return values
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result of a call."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+if __name__ == "__main__":
+    main()
