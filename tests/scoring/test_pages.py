@@ -1,0 +1,43 @@
+"""The page of every scorer: its headings, its options and fields, an example that is a recipe."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tamis import recipe
+from tamis.scoring import registry
+from tamis.scoring.registry import _GIVEN, _kind
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "methods"
+HEADINGS = ["What", "Formula", "Options", "Cost", "Differs from", "Example"]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_page(name: str) -> None:
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {name}\n")
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == HEADINGS
+    kind = _kind(name)
+    options = {f.name for f in dataclasses.fields(kind)} - set(_GIVEN)
+    section = page.split("## Options")[1].split("## Cost")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == options
+    assert all(f"`{field}`" in page for field in kind.fields)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_example(name: str) -> None:
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.+?)```", page, re.DOTALL)
+    content = {"sources": {"pool": {"path": "rows.jsonl"}}, **yaml.safe_load(block)}
+    read = recipe.build(content, where=name)
+    kinds = {given: entry.scorer or given for given, entry in read.scores.items()}
+    assert set(kinds.values()) == {name}
+    for given, entry in read.scores.items():
+        registry._options(_kind(kinds[given]), entry.options)
+        assert entry.model is None or name == "embed" or entry.model in read.models
+    for rule in read.filters:
+        scorer, _, field = rule.column.partition(".")
+        assert field in _kind(kinds[scorer]).fields
