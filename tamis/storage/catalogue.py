@@ -59,11 +59,13 @@ class OpenStore:
                 f"there is no store at {store.root}; tamis ingest or tamis run makes one"
             )
         self.store = store
+        self._views: list[tuple[str, str]] = []
+        self._connection: duckdb.DuckDBPyConnection | None = None
 
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Run one SELECT over the views; `$name` stands for a parameter. Returns an Arrow table."""
         _refuse_all_but_select(query)
-        connection = self._connect()
+        connection = self._connected()
         timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
         timer.start()
         try:
@@ -74,7 +76,6 @@ class OpenStore:
             raise DataError(f"SQL: {' '.join(str(error).split())}") from error
         finally:
             timer.cancel()
-            connection.close()
 
     def embeddings(self, name: str) -> tuple[list[str], NDArray[np.float32]]:
         """The ids of all samples, ascending, and their vectors (n, d), memory-mapped from disk."""
@@ -87,16 +88,24 @@ class OpenStore:
         )
         return ids.column("id").to_pylist(), matrix
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect()
-        for name, definition in _views(self.store):
-            connection.execute(f"create view {name} as {definition}")
-        root = _quoted(os.fspath(self.store.root.resolve()))
-        # In this order: once external access is off, the allowed folder can no longer be named.
-        connection.execute(f"set allowed_directories=[{root}]")
-        connection.execute("set enable_external_access=false")
-        connection.execute("set lock_configuration=true")
-        return connection
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        """A connection whose views are those of the store as it is now."""
+        views = _views(self.store)
+        if self._connection is None or views != self._views:
+            self._connection = _connect(self.store.root, views)
+            self._views = views
+        return self._connection
+
+
+def _connect(root: Path, views: Sequence[tuple[str, str]]) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for name, definition in views:
+        connection.execute(f"create view {name} as {definition}")
+    # In this order: once external access is off, the allowed folder can no longer be named.
+    connection.execute(f"set allowed_directories=[{_quoted(os.fspath(root.resolve()))}]")
+    connection.execute("set enable_external_access=false")
+    connection.execute("set lock_configuration=true")
+    return connection
 
 
 def open_store(path: str | Path) -> OpenStore:

@@ -167,3 +167,11 @@ def test_names_with_quotes_are_harmless(tmp_path: Path) -> None:
 def test_parameters_are_values_not_sql(store: Store) -> None:
     got = OpenStore(store).sql("select id from samples where id = $id", {"id": "i1' or 1=1"})
     assert got.num_rows == 0
+
+
+def test_an_open_store_sees_what_is_added_later(store: Store) -> None:
+    opened = OpenStore(store)
+    count = "select count(*) n from samples"
+    assert opened.sql(count).to_pylist() == [{"n": 4}]
+    put_samples(store, "c", pa.table({"id": ["i9"], "content_key": ["k9"], "source": ["c"]}))
+    assert opened.sql(count).to_pylist() == [{"n": 5}]
