@@ -26,6 +26,13 @@ def rounded(value: float) -> float:
     return math.ldexp(round(fraction * 1_099_511_627_776.0), exponent - 40)
 
 
+def rounded_all(values: F64) -> F64:
+    """`rounded` of an array."""
+    fraction, exponent = np.frexp(values)
+    keys: F64 = np.ldexp(np.rint(fraction * 1_099_511_627_776.0), exponent - 40)
+    return keys
+
+
 def lazy(
     rows: ArrayLike,
     bounds: ArrayLike,
@@ -35,13 +42,15 @@ def lazy(
     *,
     batch: int = 1,
     successor: Successor | None = None,
+    above: float | None = None,
 ) -> tuple[Rows, F64]:
     """Pick up to `k` rows, each time one of the largest gain, lowest row on ties.
 
     `bounds` are upper bounds of the gains of `rows` at the start (the gains of the empty set).
     Needs gains that never rise as rows are added (Minoux 1978): then a gain computed earlier is
     a bound, and most rows are never looked at again. `gains` is called with up to `batch` rows,
-    `add` with each pick. `successor` names the row that may enter once a row was picked.
+    `add` with each pick. `successor` names the row that may enter once a row was picked. With
+    `above`, stops before a pick whose rounded gain is not larger: rows that are not here may win.
     Returns the rows in the order picked and their gains.
     """
     start = [-rounded(float(bound)) for bound in np.asarray(bounds)]
@@ -54,8 +63,10 @@ def lazy(
     gain: list[float] = []
     while heap and len(index) < k:
         now = len(index)
-        _, row, computed, value = heap[0]
+        key, row, computed, value = heap[0]
         if computed == now:
+            if above is not None and -key <= above:
+                break
             heapq.heappop(heap)
             index.append(row)
             gain.append(value)

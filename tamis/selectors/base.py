@@ -30,6 +30,15 @@ class Ragged:
         inside = np.arange(indptr[-1]) - np.repeat(indptr[:-1], sizes)
         return Ragged(indptr, self.values[np.repeat(self.indptr[rows], sizes) + inside])
 
+    def distinct(self, count: int) -> Ragged:
+        """Each label (0..count-1) of a row once, sorted."""
+        rows = np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        cells = np.sort(rows * max(1, count) + self.values)
+        cells = cells[np.concatenate([[True], cells[1:] != cells[:-1]])[: len(cells)]]
+        sizes = np.bincount(cells // max(1, count), minlength=len(self))
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return Ragged(indptr, (cells % max(1, count)).astype(np.int64))
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:

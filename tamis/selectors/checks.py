@@ -127,6 +127,10 @@ def labels(pool: Pool, name: str) -> tuple[Ragged, list[str]]:
     Takes lists of texts a row, one text a row (a single label), or `Ragged`. None is no label.
     """
     found = column(pool, name)
+    if isinstance(found, Ragged) and found.values.dtype.kind in "iu":
+        used, values = np.unique(found.values, return_inverse=True)
+        names = [str(label) for label in used.tolist()]
+        return Ragged(found.indptr.astype(np.int64), values.astype(np.int64)), names
     if isinstance(found, Ragged):
         flat, indptr = found.values.tolist(), found.indptr.astype(np.int64)
     else:
@@ -134,10 +138,10 @@ def labels(pool: Pool, name: str) -> tuple[Ragged, list[str]]:
         flat = [label for row in rows for label in row]
         indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     # Numbers sort as numbers, texts by code point.
-    names = sorted(set(flat), key=lambda v: (isinstance(v, str), v))
-    number = {label: place for place, label in enumerate(names)}
-    values = np.array([number[label] for label in flat], dtype=np.int64)
-    return Ragged(indptr, values), [str(label) for label in names]
+    kinds = sorted(set(flat), key=lambda v: (isinstance(v, str), v))
+    number = {label: place for place, label in enumerate(kinds)}
+    numbers = np.array([number[label] for label in flat], dtype=np.int64)
+    return Ragged(indptr, numbers), [str(label) for label in kinds]
 
 
 def reasons(n: int, other: str, index: NDArray[np.int64]) -> Array:

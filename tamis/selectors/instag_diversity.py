@@ -48,7 +48,7 @@ class InsTagDiversity:
         """Kept rows in scan order, scan after scan."""
         k = checks.budget(k, pool.n)
         labels, names = checks.labels(pool, self.labels)
-        labels = _distinct(labels, len(names))
+        labels = labels.distinct(len(names))
         sizes = np.diff(labels.indptr)
         left = np.argsort(-sizes, kind="stable").astype(np.int64)
         left = left[sizes[left] > 0]
@@ -72,15 +72,6 @@ class InsTagDiversity:
         return Selection(
             picked, np.asarray(gain, dtype=np.float64), facts=facts, rows={"reason": reason}
         )
-
-
-def _distinct(labels: Ragged, count: int) -> Ragged:
-    """Each label of a row once."""
-    rows = np.repeat(np.arange(len(labels)), np.diff(labels.indptr))
-    cells = np.unique(rows * max(1, count) + labels.values)
-    sizes = np.bincount(cells // max(1, count), minlength=len(labels))
-    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Ragged(indptr, cells % max(1, count))
 
 
 def _scan(labels: Ragged, order: Rows, count: int, room: int) -> tuple[list[int], list[int]]:

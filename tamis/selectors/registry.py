@@ -26,6 +26,7 @@ _BUILT_IN = {
     "cdas": ("tamis.selectors.cdas", "Cdas"),
     "semdedup": ("tamis.selectors.semdedup", "SemDeDup"),
     "instag_diversity": ("tamis.selectors.instag_diversity", "InsTagDiversity"),
+    "mig": ("tamis.selectors.mig", "Mig"),
     "less": ("tamis.selectors.less", "Less"),
 }
 

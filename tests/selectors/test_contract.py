@@ -43,6 +43,11 @@ OPTIONS: dict[str, list[dict]] = {
         {"embedding": "vector", "clusters": 1, "keep": "first", "epsilon": 0.05},
     ],
     "instag_diversity": [{"labels": "tags"}, {"labels": "group", "repeat": False}],
+    "mig": [
+        {"labels": "tags", "score": "score"},
+        {"labels": "group", "score": "score", "threshold": None, "gain": "exact"},
+        {"labels": "tags", "score": "score", "threshold": "degree:2", "per_label": True},
+    ],
     "less": [{"features": ["vector"]}, {"features": ["vector", "vector"], "group": "group"}],
 }
 CASES = [
@@ -99,9 +104,16 @@ def target(given: dict) -> Pool:
     return Pool(3, {"vector": vector, "group": np.array(["x", "y", "x"], dtype=object)})
 
 
+def described() -> Pool:
+    """Every label that occurs in the column `tags`."""
+    names = [*"abcdefg", *(f"t{i}" for i in range(9))]
+    embedding = np.random.default_rng(2).normal(size=(len(names), 3))
+    return Pool(len(names), {"name": np.array(names, dtype=object), "embedding": embedding})
+
+
 def run(name: str, options: dict, k: int, given: dict | None = None, seed: int = 3) -> Selection:
     given = columns() if given is None else given
-    pool = Pool(len(given["id"]), given, target(columns()))
+    pool = Pool(len(given["id"]), given, target(columns()), described())
     return build(name, options).select(pool, k, rng=np.random.default_rng(seed))
 
 
@@ -287,22 +299,30 @@ def test_missing_and_misshapen_columns_are_refused(name, options):
         given = columns()
         del given[column]
         with pytest.raises(TamisError, match=column):
-            method.select(Pool(N, given, target(columns())), 5, rng=np.random.default_rng(0))
+            method.select(
+                Pool(N, given, target(columns()), described()), 5, rng=np.random.default_rng(0)
+            )
         given = columns()
         given[column] = given[column][np.arange(N - 1)]
         with pytest.raises(TamisError, match=column):
-            method.select(Pool(N, given, target(columns())), 5, rng=np.random.default_rng(0))
+            method.select(
+                Pool(N, given, target(columns()), described()), 5, rng=np.random.default_rng(0)
+            )
         given = columns()
         if column in {"score", "turns"}:
             given[column] = np.array(["x"] * N, dtype=object)
             with pytest.raises(TamisError, match=column):
-                method.select(Pool(N, given, target(columns())), 5, rng=np.random.default_rng(0))
+                method.select(
+                    Pool(N, given, target(columns()), described()), 5, rng=np.random.default_rng(0)
+                )
         if column == "vector":
             for wrong in (np.ones(N), np.ones((N, 2, 2)), np.array(["x"] * N, dtype=object)):
                 given[column] = wrong
                 with pytest.raises(TamisError, match=column):
                     method.select(
-                        Pool(N, given, target(columns())), 5, rng=np.random.default_rng(0)
+                        Pool(N, given, target(columns()), described()),
+                        5,
+                        rng=np.random.default_rng(0),
                     )
 
 
