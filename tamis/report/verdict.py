@@ -7,7 +7,13 @@ from tamis.report.numbers import duration, integer, interval
 
 NO_DIFFERENCE = "no difference shown"
 # Which way is better, and what the figure is called.
-METRICS = {"nll": ("held-out NLL", "lower"), "exact_match": ("exact match", "higher")}
+METRICS = {
+    "nll": ("held-out NLL", "lower"),
+    "exact_match": ("exact match", "higher"),
+    "token_accuracy": ("token accuracy", "higher"),
+}
+# The ones a decision is made by.
+DECISIVE = ("nll", "exact_match")
 
 
 def sentence(data: ReportData) -> str:
@@ -26,11 +32,12 @@ def sentence(data: ReportData) -> str:
 
 
 def judged(metric: str, difference: Interval) -> str:
-    """What an interval of a difference says: better, worse, or no difference shown."""
+    """What the interval of a difference says: better, worse, or no difference shown."""
     if not difference.shows_difference:
         return NO_DIFFERENCE
-    wants = METRICS.get(metric, ("", "lower"))[1]
-    better = (difference.value > 0) == (wants == "higher")
+    if metric not in METRICS:
+        return "a difference is shown"
+    better = (difference.value > 0) == (METRICS[metric][1] == "higher")
     return "better than random" if better else "worse than random"
 
 
@@ -42,7 +49,7 @@ def label(metric: str) -> str:
 def _against_random(data: ReportData) -> str:
     if not data.differences:
         return "It was not held against a random subset."
-    told = [_told(metric, value) for metric, value in data.differences.items()]
+    told = [_told(m, value) for m, value in data.differences.items() if m in DECISIVE]
     return f"Against random rows of equal token budget, {'; '.join(told)}."
 
 

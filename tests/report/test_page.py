@@ -180,6 +180,7 @@ def test_verdict_tells_subset_difference_and_cost() -> None:
         ("exact_match", Interval(-0.1, -0.2, -0.05), "worse than random"),
         ("nll", Interval(-0.1, -0.2, 0.0), "no difference shown"),
         ("exact_match", Interval(0.1, -0.01, 0.2), "no difference shown"),
+        ("something_else", Interval(0.1, 0.05, 0.2), "a difference is shown"),
     ],
 )
 def test_differences_are_judged_by_their_interval(
