@@ -120,7 +120,10 @@ def demo(
 
     from tamis import console
     from tamis.demo.run import demo as run_demo
+    from tamis.demo.show import show
 
     told: dict[str, Any] = run_demo(Path(folder), say=console.say, progress=console.progress)
     if as_json:
         common.print_json(told)
+    else:
+        show(told)
