@@ -81,7 +81,7 @@ def recipe(tmp_path: Path) -> Path:
         f"name: nightly\nstore: {tmp_path}/store\n"
         f"sources: {{pool: {{path: {tmp_path}/rows.jsonl}}}}\n"
         "scores: {length: {}}\n"
-        "select: {method: top, options: {score: length.chars_answer}, budget: {rows: 10}}\n"
+        "select: {method: top, options: {column: length.answer_chars}, budget: {rows: 10}}\n"
     )
     return path
 
