@@ -16,7 +16,8 @@ import numpy as np
 
 from tamis.errors import TamisError
 from tamis.language.forward import Engine, Pass
-from tamis.language.render import RenderError, cut, render
+from tamis.language.render import cut, render
+from tamis.language.template import RenderError
 from tamis.samples import answers as answer_texts
 from tamis.scoring.base import Advance
 

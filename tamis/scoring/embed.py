@@ -156,7 +156,8 @@ class Embed:
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
         if given and given.max_length is not None:
-            encoder.max_seq_length = min(given.max_length, encoder.max_seq_length)
+            limit = encoder.max_seq_length or given.max_length
+            encoder.max_seq_length = min(given.max_length, limit)
         return encoder.eval()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log
-from typing import Protocol
+from typing import Protocol, TypeGuard, cast
 
 import numpy as np
 import orjson
@@ -95,12 +95,16 @@ def group(scorers: Mapping[str, Scorer]) -> list[Group]:
     same.
     """
     together: dict[bytes, dict[str, PassScorer]] = {}
-    groups: dict[bytes, RowGroup | None] = {}
+    groups: dict[bytes, Group | None] = {}
     for name, scorer in scorers.items():
-        if hasattr(scorer, "renderings"):
+        if _needs_passes(scorer):
             key = orjson.dumps([load.identity(scorer.model), scorer.device])
             together.setdefault(key, {})[name] = scorer
             groups.setdefault(key, None)
         else:
-            groups[name.encode()] = RowGroup(name, scorer)
+            groups[name.encode()] = RowGroup(name, cast(RowScorer, scorer))
     return [found or PassGroup(together[key]) for key, found in groups.items()]
+
+
+def _needs_passes(scorer: Scorer) -> TypeGuard[PassScorer]:
+    return hasattr(scorer, "renderings")

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from tamis import samples
 from tamis.language import load
-from tamis.language.render import RenderError, cut, render
+from tamis.language.render import cut, render
+from tamis.language.template import RenderError
 from tamis.recipe import Model
 from tamis.scoring.base import Advance, Columns
 
@@ -34,7 +35,7 @@ class Tokens:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Counts the tokens a row costs in training, and those that are learnt.",
         "needs": "the tokenizer of the model that will be tuned",
-        "cost": "about 3 minutes per 100k rows of 250 tokens on one CPU core",
+        "cost": "about a minute per 100k rows of 250 tokens on one CPU core",
         "avoid": "never: budgets in tokens need it",
     }
     fields = ("total", "supervised", "truncated", "reason")

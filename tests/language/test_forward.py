@@ -190,3 +190,13 @@ def test_targets_nothing_predicts_are_refused(targets: list[int]) -> None:
 
 def test_nothing_to_do(folder: Path) -> None:
     assert engine(folder).logprobs([]) == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_values(folder: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    passes = some_passes(40, seed=7)
+    found = Engine(Model(path=str(folder), prompt_style="plain"), "cuda").logprobs(passes)
+    for values, wanted in zip(found, engine(folder).logprobs(passes), strict=True):
+        np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-4)

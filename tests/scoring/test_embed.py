@@ -89,6 +89,7 @@ def test_views_and_rows_without_text(
     assert np.isnan(found["vector"][2]).all()
     assert found["reason"].tolist() == [None, None, "no_text"]
     assert user.identity() != default.identity()
+    assert build(context=True).identity() != default.identity()
     raw = build(normalise=False).score(batch(rows), advance=lambda n: None)["vector"]
     assert raw.shape == (3, 384)
 

@@ -146,6 +146,19 @@ def test_plain_style_is_prompt_blank_line_answer_eos(
         assert found["mean"][i] == pytest.approx(expected, abs=1e-5)
 
 
+def test_nothing_predicts_the_first_token_of_a_row(
+    folder: Path, oracle: Oracle, batch: Callable[..., pa.RecordBatch]
+) -> None:
+    row = [{"role": "assistant", "content": "abcd"}]
+    found = run(build(folder, "nll", "ifd", prompt_style="plain"), batch([row]))
+    ids = [*oracle.encode("abcd"), 0]
+    assert found["nll"]["sum"][0] == pytest.approx(-oracle.logprobs(ids).sum(), abs=1e-4)
+    # The answer alone covers the same tokens: all but that one.
+    alone = -oracle.logprobs([0, *ids[1:]]).mean()
+    assert found["ifd"]["nll_alone"][0] == pytest.approx(alone, abs=1e-5)
+    assert found["ifd"]["tokens"].tolist() == [4]
+
+
 def test_pure_tool_calls_do_not_count(
     folder: Path, oracle: Oracle, batch: Callable[..., pa.RecordBatch]
 ) -> None:
@@ -159,6 +172,20 @@ def test_pure_tool_calls_do_not_count(
     assert columns["nll"]["tokens"].tolist() == [len(answer)]
     alone = -oracle.logprobs([0, *answer]).mean()
     assert columns["ifd"]["nll_alone"][0] == pytest.approx(alone, abs=1e-5)
+
+
+def test_bytes_are_those_of_what_the_tokens_spell(
+    folder: Path, batch: Callable[..., pa.RecordBatch]
+) -> None:
+    row = [{"role": "user", "content": "add"}, {"role": "assistant", "content": "Ä"}]
+    row[1]["tool_calls"] = CALL
+    row.append({"role": "tool", "content": "3", "tool_call_id": "1"})
+    found = run(build(folder, "nll", "perplexity"), batch([row], [TOOLS]))
+    # One token a byte, and the one that ends the turn.
+    size = found["nll"]["tokens"][0] - 1
+    assert size > len("Ä".encode()) + 20
+    bits = found["nll"]["sum"][0] / log(2) / size
+    assert found["perplexity"]["bits_per_byte"][0] == pytest.approx(bits)
 
 
 def test_turns_marked_train_false_do_not_count(
