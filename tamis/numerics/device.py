@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Literal
 
 from tamis.errors import TamisError
@@ -19,6 +21,8 @@ def resolve(device: str) -> Device:
         return "cpu"
     if device not in ("auto", "cuda"):
         raise TamisError(f"device {device!r} is not known: expected auto, cpu or cuda")
+    if device == "auto" and "torch" not in sys.modules and not _driver():
+        return "cpu"  # known without the seconds that importing torch takes
     import torch
 
     if torch.cuda.is_available():
@@ -29,3 +33,10 @@ def resolve(device: str) -> Device:
             "or install a CUDA build of torch"
         )
     return "cpu"
+
+
+def _driver() -> bool:
+    """Whether a driver that torch could use as CUDA may be there: NVIDIA, its WSL form, or ROCm."""
+    if sys.platform != "linux":
+        return True
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg", "kfd"))
