@@ -27,6 +27,7 @@ _BUILT_IN = {
     "semdedup": ("tamis.selectors.semdedup", "SemDeDup"),
     "instag_diversity": ("tamis.selectors.instag_diversity", "InsTagDiversity"),
     "mig": ("tamis.selectors.mig", "Mig"),
+    "dealrec": ("tamis.selectors.dealrec", "DealRec"),
     "less": ("tamis.selectors.less", "Less"),
 }
 

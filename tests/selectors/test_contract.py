@@ -48,6 +48,7 @@ OPTIONS: dict[str, list[dict]] = {
         {"labels": "group", "score": "score", "threshold": None, "gain": "exact"},
         {"labels": "tags", "score": "score", "threshold": "degree:2", "per_label": True},
     ],
+    "dealrec": [{"influence": "score", "effort": "kind", "groups": 5, "hard_prune": 0.0}],
     "less": [{"features": ["vector"]}, {"features": ["vector", "vector"], "group": "group"}],
 }
 CASES = [
@@ -58,7 +59,7 @@ CASES = [
 # Methods whose table of edge cases names NaN as a row to leave out and count, not as an error.
 COUNTS_NAN = {"deita"}
 # Methods that draw: permuting the rows permutes the draws as well.
-DRAWS = {"random", "kmeans", "quota", "semdedup"}
+DRAWS = {"random", "kmeans", "quota", "semdedup", "dealrec"}
 # Options that bring draws into a method that has none by itself.
 DRAWING = ("auto", "stochastic", 3)
 

@@ -1,0 +1,85 @@
+"""dealrec: scores, groups and counts of the stored runs; the draw by its properties."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tamis.errors import RecipeError
+from tamis.selectors import DealRec, Pool
+from tamis.selectors.dealrec import shares
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def pool_of(influence, effort):
+    return Pool(len(influence), {"influence.value": influence, "effort.norm": effort})
+
+
+def test_stored_selections(vectors):
+    files = sorted(vectors("dealrec").glob("select_*.npz"))
+    assert files
+    for path in files:
+        z = np.load(path)
+        method = DealRec(
+            weight=float(z["lamda"]), groups=int(z["k"]), hard_prune=float(z["hard_prune"])
+        )
+        pool = pool_of(z["influence"], z["effort"])
+        found = method.select(pool, int(z["m"]), rng=rng())
+        np.testing.assert_allclose(found.gain, z["overall"][found.index], atol=1e-6)
+        rest = z["pool_indices"]
+        label = found.rows["cluster"]
+        # Equal scores at the cut may be exchanged, so scores are compared, not rows.
+        np.testing.assert_allclose(
+            np.sort(z["overall"][label >= 0]), np.sort(z["overall"][rest]), atol=1e-6
+        )
+        counts = z["group_counts"].copy()
+        counts[-1] += int(z["n_unbinned"])
+        assert np.bincount(label[label >= 0], minlength=len(counts)).tolist() == counts.tolist()
+        taken = np.bincount(label[found.index], minlength=len(counts))
+        assert taken.tolist() == shares(counts, int(z["m"])).tolist()
+        if z["n_unbinned"] == 0:
+            assert taken.tolist() == z["selected_per_group"].tolist()
+        assert shares(z["group_counts"], int(z["m"])).tolist() == z["selected_per_group"].tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(0, 90), st.integers(1, 20))
+def test_counts_and_membership(seed, n, k, groups):
+    r = rng(seed)
+    pool = pool_of(r.normal(size=n), np.round(r.uniform(size=n), 1))
+    method = DealRec(groups=groups, hard_prune=0.2)
+    found = method.select(pool, k, rng=rng(seed))
+    left = n - int(0.2 * n)
+    assert len(found.index) == min(k, left)
+    label = found.rows["cluster"]
+    assert (label[found.index] >= 0).all() and (np.diff(found.gain) <= 0).all()
+    sizes = np.bincount(label[label >= 0], minlength=groups)
+    taken = np.bincount(label[found.index], minlength=groups)
+    # Two groups with rows left over differ by at most one.
+    over = taken[taken < sizes]
+    assert len(over) == 0 or over.max() - over.min() <= 1
+    refilled = DealRec(groups=groups, hard_prune=0.2, refill=True).select(pool, k, rng=rng(seed))
+    assert len(refilled.index) == min(k, n)
+    assert set(found.index.tolist()) <= set(refilled.index.tolist())
+
+
+def test_scale_does_not_matter_and_weight_0_ignores_effort():
+    r = rng(1)
+    influence, effort = r.normal(size=100), r.uniform(size=100)
+    base = DealRec().select(pool_of(influence, effort), 30, rng=rng()).index.tolist()
+    moved = DealRec().select(pool_of(8 * influence - 4, 0.5 * effort + 2), 30, rng=rng())
+    assert moved.index.tolist() == base
+    one = DealRec(weight=0.0).select(pool_of(influence, effort), 30, rng=rng()).index.tolist()
+    other = DealRec(weight=0.0).select(pool_of(influence, effort[::-1]), 30, rng=rng())
+    assert other.index.tolist() == one
+
+
+def test_constant_scores_are_one_group():
+    found = DealRec(hard_prune=0.0).select(pool_of(np.ones(20), np.ones(20)), 5, rng=rng())
+    assert found.facts["groups"] == 1 and len(found.index) == 5
+    for wrong in ({"weight": -1.0}, {"groups": 0}, {"hard_prune": 1.0}):
+        with pytest.raises(RecipeError, match="dealrec"):
+            DealRec(**wrong)
