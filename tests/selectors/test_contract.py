@@ -49,6 +49,7 @@ OPTIONS: dict[str, list[dict]] = {
         {"labels": "tags", "score": "score", "threshold": "degree:2", "per_label": True},
     ],
     "dealrec": [{"influence": "score", "effort": "kind", "groups": 5, "hard_prune": 0.0}],
+    "gotd": [{"embedding": "vector", "iterations": 50}],
     "less": [{"features": ["vector"]}, {"features": ["vector", "vector"], "group": "group"}],
 }
 CASES = [
