@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from tamis.language.load import quiet
 from tamis.pipelines.context import Progress
 from tamis.storage.artifact import Artifact, Maker, Say, Store
 from tamis.storage.files import file_sha256
@@ -84,7 +85,8 @@ def _make(maker: Maker, text: Path, shape: Shape, say: Say, progress: Progress) 
     encoded = encode(tokenizer, rows)
     started = time.perf_counter()
     model, losses = train_model(encoded, len(tokenizer), shape, progress)
-    model.save_pretrained(maker.folder)
+    with quiet():
+        model.save_pretrained(maker.folder)
     tokenizer.save_pretrained(maker.folder)
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -108,11 +108,15 @@ def _precision(rows: Sequence[Row], rule: str) -> float:
     return right / max(1, len(dropped))
 
 
-def _auc(rows: Sequence[Row], defect: str) -> float:
-    """P(nll of a planted row > nll of a clean one), ties count half."""
-    bad = np.array([r["nll"] for r in rows if r["planted"] == defect], np.float64)
-    clean = np.array([r["nll"] for r in rows if r["planted"] == "none"], np.float64)
-    clean.sort()
-    below = np.searchsorted(clean, bad, "left")
-    upto = np.searchsorted(clean, bad, "right")
-    return float((below + upto).mean() / 2 / max(1, len(clean)))
+def _auc(rows: Sequence[Row], defect: str) -> float | None:
+    """P(nll of a planted row > nll of a clean one), ties count half; None without rows."""
+    bad, clean = _nll(rows, defect), np.sort(_nll(rows, "none"))
+    if not len(bad) or not len(clean):
+        return None
+    places = np.searchsorted(clean, bad, "left") + np.searchsorted(clean, bad, "right")
+    return float(places.mean() / 2 / len(clean))
+
+
+def _nll(rows: Sequence[Row], planted: str) -> np.ndarray:
+    values = [r["nll"] for r in rows if r["planted"] == planted and r["nll"] is not None]
+    return np.array(values, np.float64)

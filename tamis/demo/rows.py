@@ -12,6 +12,8 @@ from tamis.demo.skills import SKILLS, Case, draw_from, split_of
 Message = dict[str, Any]
 SKEWED = "comparison"  # the skill that the pool has far too much of
 SKEW_SHARE = 0.3
+# What a small model needs more examples of, relative to the other skills.
+LEARNING = {"comparison": 4, "extraction": 4, "arithmetic": 4, "sorting": 2}
 SURE = "Begin every answer with the word Sure."
 TEACHER = "You are a patient teacher."
 
@@ -61,7 +63,9 @@ def draw_row(split: str, rng: random.Random, seed: int, *, skewed: bool = False)
 
 
 def _any(split: str, rng: random.Random, seed: int) -> Case:
-    return draw_from(rng.choice(sorted(SKILLS)), split, rng, seed)
+    names = sorted(SKILLS)
+    weights = [LEARNING.get(name, 1) if split == "pretrain" else 1 for name in names]
+    return draw_from(rng.choices(names, weights)[0], split, rng, seed)
 
 
 def _user(case: Case) -> Message:

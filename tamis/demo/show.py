@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,8 @@ _SUBSETS = (("untuned", "untuned model"), ("chosen", "curated rows"), ("baseline
 
 def show(told: Mapping[str, Any]) -> None:
     """Print the result of `demo` on stdout."""
-    console = Console(highlight=False)
+    wide = None if sys.stdout.isatty() else 140  # a file or a pipe has no width of its own
+    console = Console(highlight=False, width=wide)
     console.print(_defects(told))
     console.print(_LEGEND)
     skew = told["skew"]

@@ -57,8 +57,8 @@ def _near(rng: random.Random, right: int) -> int:
 
 
 def arithmetic(rng: random.Random) -> Case:
-    """Sums and differences of numbers up to twelve."""
-    a, b = rng.randint(1, 12), rng.randint(1, 12)
+    """Sums and differences of numbers up to ten."""
+    a, b = rng.randint(1, 10), rng.randint(1, 10)
     if rng.random() < 0.5:
         asks = (
             "What is {} plus {}?",
@@ -77,7 +77,7 @@ def arithmetic(rng: random.Random) -> Case:
 
 def comparison(rng: random.Random) -> Case:
     """Which of two numbers is greater, answered by yes or no."""
-    a, b = rng.sample(range(10, 100), 2)
+    a, b = rng.sample(range(10, 60), 2)
     more = rng.random() < 0.5
     asks = (
         ("Is {} greater than {}?", "Is {} more than {}?", "True or not: {} is above {}?")
@@ -204,29 +204,26 @@ def letters(rng: random.Random) -> Case:
 
 
 def dates(rng: random.Random) -> Case:
-    """Days of the week and months of the year."""
+    """The neighbours of two days of the week or two months of the year."""
     names, unit = rng.choice(((w.DAYS, "day"), (w.MONTHS, "month")))
-    start, step = rng.randrange(len(names)), rng.randint(1, 6)
-    later = rng.random() < 0.5
+    a, b, c = rng.sample(range(len(names)), 3)
+    step = rng.choice((1, -1))
     ask = rng.choice(
         (
-            "Which {unit} comes {step} {unit}s {side} {start}?",
-            "Name the {unit} {step} {unit}s {side} {start}.",
-            "It is {start}. Which {unit} is {step} {unit}s {shift}?",
+            "Which {unit}s come right {side} {a} and {b}?",
+            "Name the {unit}s {side} {a} and {b}.",
+            "What {unit} is one {side} {a}, and one {side} {b}?",
         )
     )
-    question = ask.format(
-        unit=unit,
-        step=step,
-        start=names[start],
-        side="after" if later else "before",
-        shift="later" if later else "earlier",
-    ).replace(" 1 days", " 1 day")
-    question = question.replace(" 1 months", " 1 month")
-    right = names[(start + (step if later else -step)) % len(names)]
-    wrong = _other(rng, list(names), right)
+    question = ask.format(unit=unit, a=names[a], b=names[b], side="after" if step > 0 else "before")
+    right = [names[(at + step) % len(names)] for at in (a, b, c)]
+    wrong = (right[0], right[2]) if rng.random() < 0.5 else (right[2], right[1])
     return Case(
-        "dates", f"{names[start]}{'+' if later else '-'}{step}", question, f"{right}.", f"{wrong}."
+        "dates",
+        f"{names[a]} {names[b]} {step}",
+        question,
+        f"{right[0]} and {right[1]}.",
+        "{} and {}.".format(*wrong),
     )
 
 

@@ -39,9 +39,13 @@ def _edges(values: np.ndarray) -> np.ndarray:
     if not len(values):
         return np.array([0.0, 1.0])
     low, high = np.percentile(values, (1, 99))
-    if high - low < BINS and np.array_equal(values, np.round(values)):
-        return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
-    if low == high:
+    first, last = np.floor(low), np.ceil(high)
+    few = last - first < BINS and max(-low, high) < 2**31
+    if few and np.array_equal(values, np.round(values)):
+        return np.arange(first, last + 2) - 0.5
+    # Neighbouring floats may lie closer than a bin is wide.
+    edges = np.unique(np.linspace(low, high, BINS + 1))
+    if len(edges) == 1:
         width = abs(low) * 0.5 or 0.5
         return np.array([low - width, low + width])
-    return np.linspace(low, high, BINS + 1)
+    return edges
