@@ -28,6 +28,7 @@ _BUILT_IN = {
     "instag_diversity": ("tamis.selectors.instag_diversity", "InsTagDiversity"),
     "mig": ("tamis.selectors.mig", "Mig"),
     "dealrec": ("tamis.selectors.dealrec", "DealRec"),
+    "goracs": ("tamis.selectors.goracs", "Goracs"),
     "gotd": ("tamis.selectors.gotd", "GotD"),
     "less": ("tamis.selectors.less", "Less"),
 }

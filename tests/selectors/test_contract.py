@@ -49,6 +49,10 @@ OPTIONS: dict[str, list[dict]] = {
         {"labels": "tags", "score": "score", "threshold": "degree:2", "per_label": True},
     ],
     "dealrec": [{"influence": "score", "effort": "kind", "groups": 5, "hard_prune": 0.0}],
+    "goracs": [
+        {"embedding": "vector", "gradient": "score", "exchanges": 2, "tries": 3, "cut": 5},
+        {"embedding": "vector", "sample": 6, "exchanges": 1, "official": True, "cut": 3},
+    ],
     "gotd": [{"embedding": "vector", "iterations": 50}],
     "less": [{"features": ["vector"]}, {"features": ["vector", "vector"], "group": "group"}],
 }

@@ -1,0 +1,252 @@
+"""goracs: exact values, scores and bounds of the stored cases; groups no worse than stored ones."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from tamis.errors import DataError, MissingPackage, RecipeError
+from tamis.numerics import exchange, transport
+from tamis.numerics.transport import Plan
+from tamis.selectors import Goracs, Pool
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def problem_of(z, prefix="", lam=None):
+    x, y = (z[f"{prefix}emb_{n}"].astype(np.float64) for n in ("train", "target"))
+    distance = np.linalg.norm(x[:, None] - y[None], axis=2)
+    norm = z[f"{prefix}grad_norm"].astype(np.float64)
+    lam = float(z[f"{prefix}lam"]) if lam is None else lam
+    return exchange.Problem(distance / distance.max(), lam * norm / norm.max())
+
+
+def pool_of(z, prefix="", **more):
+    x, y = z[f"{prefix}emb_train"], z[f"{prefix}emb_target"]
+    columns = {"v": x, "g": z[f"{prefix}grad_norm"], **more}
+    return Pool(len(x), columns, target=Pool(len(y), {"v": y}))
+
+
+def method(z, prefix="", **options):
+    base = {"embedding": "v", "gradient": "g", "normalize": False}
+    if f"{prefix}lam" in z:
+        base["weight"] = float(z[f"{prefix}lam"])
+    return Goracs(**{**base, **options})
+
+
+def cases(vectors):
+    files = sorted(vectors("goracs").glob("case_*.npz"))
+    assert files
+    return [(path.name, np.load(path)) for path in files]
+
+
+def test_values_of_stored_groups(vectors):
+    for name, z in cases(vectors):
+        problem = problem_of(z)
+        for at, rows in enumerate(z["subsets"]):
+            rows = rows.astype(np.int64)
+            plan = problem.solve(rows)
+            assert plan.value == pytest.approx(z["poo"][at], abs=1e-6), name
+            part = problem.bonus[rows].mean()
+            assert plan.value + part == pytest.approx(z["ot_part"][at], abs=1e-6)
+            assert problem.semi_relaxed(rows) == pytest.approx(z["semi_relaxed"][at], abs=1e-6)
+            assert problem.semi_relaxed(rows) <= plan.value + 1e-9
+            scale = float(z["cost_max"] - z["cost_min"])
+            minmax = (plan.value - float(z["cost_min"])) / scale
+            assert minmax == pytest.approx(z["poo_minmax_official"][at], abs=1e-4)
+            cost = problem.cost[rows]
+            assert (plan.u[:, None] + plan.w <= cost + 1e-9).all()
+            assert plan.u.mean() + plan.w.mean() == pytest.approx(plan.value, abs=1e-9)
+
+
+def test_greedy_start_of_stored_cases(vectors):
+    told = json.loads((vectors("goracs") / "summary.json").read_text())["cases"]
+    for (name, z), case in zip(cases(vectors), told, strict=True):
+        problem = problem_of(z)
+        rows = exchange.start(problem, int(z["k"]))
+        assert len(set(rows.tolist())) == int(z["k"])
+        if case["greedy_same"]:
+            assert sorted(rows.tolist()) == sorted(z["greedy_official"].tolist()), name
+        else:
+            assert problem.solve(rows).value <= case["poo_greedy"]
+
+
+def test_final_groups_of_stored_cases(vectors):
+    told = json.loads((vectors("goracs") / "summary.json").read_text())["cases"]
+    for (name, z), case in zip(cases(vectors), told, strict=True):
+        k = int(z["k"])
+        chosen = method(z, cut=int(z["cut_num"]), exchanges=int(z["max_iters"]))
+        found = chosen.select(pool_of(z), k, rng=rng())
+        value = problem_of(z).solve(found.index).value
+        assert value == pytest.approx(found.facts["objective"], abs=1e-9)
+        assert value <= z["poo"][1] + 1e-6, name
+        room = 0.05 * (case["poo_random_mean"] - z["poo"][2])
+        assert value <= z["poo"][2] + room, name
+        trace = found.curves["objective"]
+        assert (np.diff(trace) < 0).all() and trace[0] == found.facts["start"]
+
+
+def test_against_all_subsets(vectors):
+    z = np.load(vectors("goracs") / "bruteforce.npz")
+    prefixes = sorted({name.split("_")[0] + "_" for name in z.files})
+    assert len(prefixes) >= 5
+    for prefix in prefixes:
+        problem = problem_of(z, prefix)
+        n, k = len(problem.distance), int(z[f"{prefix}k"])
+        values = z[f"{prefix}all_values"]
+        some = rng(1).choice(len(values), 20, replace=False)
+        subsets = list(itertools.combinations(range(n), k))
+        for at in some:
+            rows = np.array(subsets[at])
+            assert problem.solve(rows).value == pytest.approx(values[at], abs=1e-6)
+        found = method(z, prefix, cut=30).select(pool_of(z, prefix), k, rng=rng())
+        best = values.min()
+        assert found.facts["objective"] - best <= 0.05 * (np.median(values) - best)
+
+
+def test_scores_and_bounds_with_stored_duals(vectors):
+    z = np.load(vectors("goracs") / "mi_scores.npz")
+    problem, rows = problem_of(z), z["S"].astype(np.int64)
+    u = z["dual_x"].astype(np.float64)
+    w = (problem.cost[rows] - u[:, None]).min(axis=0)
+    plan = Plan(float(u.mean() + w.mean()), u, w)
+    assert plan.value == pytest.approx(float(z["poo_S"]), abs=1e-8)
+    np.testing.assert_allclose(
+        exchange.without_each(problem, rows, plan), z["f_matrix"][rows], atol=1e-8
+    )
+    np.testing.assert_allclose(exchange.scores(problem, rows, plan), z["mi"], atol=1e-8)
+    np.testing.assert_allclose(
+        exchange.scores(problem, rows, plan, official=True), z["mi_official"], atol=1e-8
+    )
+    outer = z["outer"].astype(np.int64)
+    bounds = exchange.lower_bounds(problem, rows, plan, np.arange(len(rows)), outer)
+    np.testing.assert_allclose(bounds, z["pair_lower_bound"], atol=1e-8)
+    assert (bounds <= z["exchange_poo"] + 1e-9).all()
+    for i, o in [(0, 0), (3, 20), (6, 52)]:
+        changed = np.append(np.delete(rows, i), outer[o])
+        assert problem.solve(changed).value == pytest.approx(z["exchange_poo"][i, o], abs=1e-8)
+
+
+def test_score_is_the_maximum_over_a_grid():
+    problem = exchange.Problem(rng(3).uniform(size=(20, 13)), rng(4).uniform(size=20))
+    rows = np.array([2, 5, 11])
+    plan = problem.solve(rows)
+    score = exchange.scores(problem, rows, plan)
+    for i in (0, 5, 17):
+        others = rows[rows != i]
+        f = (problem.cost[others] - plan.u[rows != i][:, None]).min(axis=0)
+        d = problem.cost[i] - f
+        grid = np.linspace(d.min(), d.max(), 20_001)
+        values = grid / 3 + np.minimum(d[:, None] - grid, 0).mean(axis=0)
+        assert score[i] == pytest.approx(values.max(), abs=1e-4)
+
+
+def test_stored_edge_cases(vectors):
+    z = np.load(vectors("goracs") / "edge.npz")
+    few = method(z, "few_").select(pool_of(z, "few_"), int(z["few_k"]), rng=rng())
+    assert few.facts["objective"] <= float(z["few_poo_final"]) + 1e-6
+    everything = problem_of(z, "few_")
+    whole = everything.solve(np.arange(len(everything.distance)))
+    assert whole.value == pytest.approx(float(z["full_poo"]), abs=1e-6)
+    copies = Pool(
+        len(z["dup_emb_train"]),
+        {"v": z["dup_emb_train"], "g": z["dup_grad_norm"]},
+        target=Pool(len(z["few_emb_target"]), {"v": z["few_emb_target"]}),
+    )
+    found = Goracs(embedding="v", normalize=False).select(copies, int(z["dup_k"]), rng=rng())
+    assert found.facts["objective"] <= float(z["dup_poo_final"]) + 1e-6
+
+
+def test_groups_follow_the_target(vectors):
+    z = np.load(vectors("goracs") / "label_enhanced.npz")
+    labels = {n: np.where(z[f"label_{n}"], "yes", "no").astype(object) for n in ("train", "target")}
+    target = Pool(len(z["emb_target"]), {"v": z["emb_target"], "label": labels["target"]})
+    pool = Pool(
+        len(z["emb_train"]),
+        {"v": z["emb_train"], "g": z["grad_norm"], "label": labels["train"]},
+        target=target,
+    )
+    chosen = method(z, group="label", cut=3, exchanges=20)
+    found = chosen.select(pool, int(z["k"]), rng=rng())
+    picked = labels["train"][found.index]
+    assert (picked == "yes").sum() == int(z["n_pos"])
+    assert (picked == "no").sum() == int(z["n_neg"])
+    assert len(found.curves["objective"]) == found.facts["exchanges"] + 1
+    with pytest.raises(DataError, match="group 'yes' and the pool has none"):
+        chosen.select(
+            Pool(5, {n: c[labels["train"] == "no"][:5] for n, c in pool.columns.items()}, target),
+            2,
+            rng=rng(),
+        )
+
+
+def test_properties():
+    r = rng(5)
+    x, y = r.normal(size=(60, 4)), r.normal(size=(25, 4)) + 0.5
+    norm = r.gamma(2, size=60)
+    pool = Pool(60, {"v": x, "g": norm}, target=Pool(25, {"v": y}))
+    plain = Goracs(embedding="v", normalize=False)
+    found = plain.select(pool, 6, rng=rng())
+    # Bounds spare solves: never more than one start and the tries of each round.
+    assert found.facts["solves"] <= 2 + 20 * (found.facts["exchanges"] + 1)
+    moved = Pool(60, {"v": 3 * x + 1}, target=Pool(25, {"v": 3 * y + 1}))
+    other = plain.select(moved, 6, rng=rng())
+    assert other.facts["objective"] == pytest.approx(found.facts["objective"], abs=1e-5)
+    heavy = Goracs(embedding="v", gradient="g", weight=1000.0, cut=60).select(pool, 6, rng=rng())
+    assert sorted(heavy.index.tolist()) == sorted(np.argsort(-norm)[:6].tolist())
+    one = plain.select(pool, 1, rng=rng())
+    gap = np.linalg.norm(x[:, None].astype(np.float32) - y[None].astype(np.float32), axis=2)
+    assert one.index.tolist() == [int(gap.mean(axis=1).argmin())]
+    itself = Pool(12, {"v": x[:12]}, target=Pool(12, {"v": x[:12]}))
+    assert plain.select(itself, 11, rng=rng()).facts["objective"] < 0.05
+
+
+def test_pool_as_its_own_target():
+    x = rng(6).normal(size=(80, 3))
+    found = Goracs(embedding="v", sample=20, exchanges=5).select(Pool(80, {"v": x}), 8, rng=rng())
+    worse = [
+        problem.solve(rng(s).choice(80, 8, replace=False)).value
+        for problem in [_own(x, 20)]
+        for s in range(5)
+    ]
+    assert found.facts["objective"] < min(worse)
+
+
+def _own(x, size):
+    rows = np.sort(rng().choice(80, size, replace=False))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    distance = np.linalg.norm(unit[:, None] - unit[rows][None], axis=2)
+    return exchange.Problem(distance / distance.max(), np.zeros(80))
+
+
+def test_solvers_agree_and_large_problems_need_pot(monkeypatch):
+    cost = rng(7).uniform(size=(7, 20))
+    b = np.full(20, 1 / 20)
+    monkeypatch.setattr(transport, "solver", lambda: "scipy")
+    plan = transport.exact(cost, b)
+    if transport.importlib.util.find_spec("ot"):
+        monkeypatch.setattr(transport, "solver", lambda: "pot")
+        assert transport.exact(cost, b).value == pytest.approx(plan.value, abs=1e-9)
+    else:
+        monkeypatch.setattr(transport, "LP_CELLS", 100)
+        with pytest.raises(MissingPackage, match=r"tamis\[ot\]"):
+            transport.exact(cost, b)
+
+
+def test_refuses_nonsense(monkeypatch):
+    x = rng().normal(size=(6, 3))
+    with pytest.raises(DataError, match="3 numbers a row in the pool and 2"):
+        Goracs(embedding="v").select(Pool(6, {"v": x}, Pool(2, {"v": x[:2, :2]})), 2, rng=rng())
+    with pytest.raises(DataError, match="norms"):
+        Goracs(embedding="v", gradient="g").select(
+            Pool(6, {"v": x, "g": -np.ones(6)}), 2, rng=rng()
+        )
+    monkeypatch.setattr("tamis.selectors.goracs._CELLS", 10)
+    with pytest.raises(DataError, match="select a smaller pool"):
+        Goracs(embedding="v").select(Pool(6, {"v": x}), 2, rng=rng())
+    for wrong in ({"weight": -1.0}, {"cut": 0}, {"sample": 0}):
+        with pytest.raises(RecipeError, match="goracs"):
+            Goracs(**wrong)
