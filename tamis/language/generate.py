@@ -11,7 +11,7 @@ from tamis.language.batch import batches
 from tamis.language.render import RenderError, render, special_ids
 
 # Padded prompt tokens of a batch, and its rows: the cache of keys and values grows with both.
-_TOKENS = {"cpu": 16_384, "cuda": 131_072}
+_TOKENS = {"cpu": 4096, "cuda": 131_072}
 _ROWS = {"cpu": 64, "cuda": 512}
 
 
@@ -50,6 +50,9 @@ def greedy(
     import torch
     from transformers import GenerationConfig
 
+    results: list[list[int]] = [[] for _ in prompts]
+    if max_new_tokens < 1 or not prompts:
+        return results
     device = next(model.parameters()).device
     # Otherwise what the model's folder says would fill in whatever is not set here.
     model.generation_config = GenerationConfig()
@@ -61,9 +64,8 @@ def greedy(
         pad_token_id=stops[0],
         use_cache=True,
     )
-    results: list[list[int]] = [[] for _ in prompts]
     lengths = np.array([len(p) for p in prompts])
-    for batch in batches(lengths, _TOKENS[device.type]) if max_new_tokens > 0 else ():
+    for batch in batches(lengths, _TOKENS[device.type]):
         for rows in np.split(batch, range(_ROWS[device.type], len(batch), _ROWS[device.type])):
             ids, mask = _left_padded([prompts[i] for i in rows])
             with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,10 @@ def _lora(model: Any, options: Tune) -> Any:
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
     )
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft reads an attribute under the name it had before.
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(model, config)
     except ValueError as error:
         raise RecipeError(f"tune.lora_targets {wanted!r}: {str(error).splitlines()[0]}") from error
 
