@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import tamis
-from tamis.commands import look, stages
+from tamis.commands import look, stages, training
 from tamis.errors import TamisError
 
 app = typer.Typer(
@@ -25,9 +25,9 @@ for command in (
     stages.ingest,
     stages.score,
     stages.select,
-    stages.export,
-    stages.tune,
-    stages.evaluate,
+    training.export,
+    training.tune,
+    training.evaluate,
     stages.schedule,
     look.sql,
     look.explain,

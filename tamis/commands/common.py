@@ -32,6 +32,14 @@ SourceOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id.")]
+StyleOption = Annotated[
+    str | None, typer.Option("--prompt-style", help="chat or plain; never deduced.")
+]
+OptionsOption = Annotated[
+    list[str] | None, typer.Option("--option", help="Option of the method: name=value.")
+]
+
 DEFAULT_STORE = "tamis-store"
 
 
@@ -100,6 +108,16 @@ def stored_sources(store: str | None, names: list[str] | None) -> dict[str, Any]
             f"the store {root} has no source {unknown[0]!r}; it has {', '.join(known)}"
         )
     return {name: {"stored": True} for name in names or known}
+
+
+def models(model: str | None, prompt_style: str | None, dtype: str) -> dict[str, Any]:
+    """A `models` block with the one entry `lm`, when flags name a causal model."""
+    from pathlib import Path
+
+    if model is None or prompt_style is None:
+        return {}
+    place = {"path": model} if Path(model).is_dir() else {"hub": model}
+    return {"lm": {**place, "prompt_style": prompt_style, "dtype": dtype}}
 
 
 def context(recipe: Recipe, store: str | None) -> Context:

@@ -1,4 +1,4 @@
-"""The commands that do the work: run, ingest, score, select, export, tune, evaluate, schedule."""
+"""The commands that make a subset: run, ingest, score, select, schedule."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ import typer
 from tamis.commands import common
 from tamis.commands.common import (
     JsonOption,
+    ModelOption,
+    OptionsOption,
     RecipeOption,
     SeedOption,
     SetOption,
     SourceOption,
     StoreOption,
+    StyleOption,
 )
-
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model folder or hub id.")]
-StyleOption = Annotated[
-    str | None, typer.Option("--prompt-style", help="chat or plain; never deduced.")
-]
-OptionsOption = Annotated[
-    list[str] | None, typer.Option("--option", help="Option of the method: name=value.")
-]
 
 
 def run(
@@ -138,7 +133,7 @@ def _score_flags(
     if not scorer:
         raise RecipeError("tamis score needs --scorer or --recipe; tamis methods lists the scorers")
     content: dict[str, Any] = {"name": "score", "sources": common.stored_sources(store, source)}
-    content["models"] = _models(model, prompt_style, dtype)
+    content["models"] = common.models(model, prompt_style, dtype)
     scores = {}
     for text in scorer:
         column, _, kind = text.rpartition(":")
@@ -149,16 +144,6 @@ def _score_flags(
             "options": common.options(option),
         }
     return {**content, "scores": scores}
-
-
-def _models(model: str | None, prompt_style: str | None, dtype: str) -> dict[str, Any]:
-    """A `models` block with the one entry `lm`, when flags name a causal model."""
-    from pathlib import Path
-
-    if model is None or prompt_style is None:
-        return {}
-    place = {"path": model} if Path(model).is_dir() else {"hub": model}
-    return {"lm": {**place, "prompt_style": prompt_style, "dtype": dtype}}
 
 
 def select(
@@ -210,136 +195,6 @@ def select(
         return
     for subset, values in facts.items():
         common.table(subset, [{"fact": k, "value": v} for k, v in values.items()])
-
-
-def export(
-    to: Annotated[
-        str | None, typer.Option(help="Folder or fsspec URL to copy the manifest to.")
-    ] = None,
-    selection: Annotated[
-        str | None, typer.Option(help="Key of the selection or its beginning; default the last.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="Name of the dataset.")] = "subset",
-    store: StoreOption = None,
-    recipe: RecipeOption = None,
-    setting: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a selection as a training manifest."""
-    if recipe is not None:
-        loaded = common.recipe_or_flags(recipe, setting, {})
-        summary = common.run_until(loaded, store, "export")
-        keys, facts = summary.keys, summary.facts("export")
-        told = {s: {"manifest": keys[f"{s}/manifest"], **f} for s, f in facts.items()}
-    else:
-        from tamis.pipelines.single import export_selection
-
-        content = {
-            "name": "export",
-            "sources": common.stored_sources(store, None),
-            "export": {"name": name, "folder": to},
-        }
-        loaded = common.recipe_or_flags(None, setting, content)
-        told = export_selection(common.context(loaded, store), selection)
-    _print(told, as_json)
-
-
-def tune(
-    manifest: Annotated[str | None, typer.Option(help="Manifest folder to train on.")] = None,
-    model: ModelOption = None,
-    prompt_style: StyleOption = None,
-    option: Annotated[
-        list[str] | None, typer.Option(help="Of the recipe's tune block: method=full, epochs=3...")
-    ] = None,
-    seed: SeedOption = 0,
-    store: StoreOption = None,
-    recipe: RecipeOption = None,
-    setting: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Tune a model on a manifest; prints where the adapter or the weights lie."""
-    from tamis.errors import RecipeError
-
-    if recipe is not None:
-        loaded = common.recipe_or_flags(recipe, setting, {})
-        summary = common.run_until(loaded, store, "tune")
-        told = {s: {**f} for s, f in summary.facts("tune").items()}
-        for subset in told:
-            key = summary.keys[f"{subset}/model"]
-            told[subset]["model"] = str(summary.store / "models" / key / "model")
-    else:
-        from pathlib import Path
-
-        from tamis.pipelines.single import tune_manifest
-
-        if not (manifest and model and prompt_style):
-            raise RecipeError("tamis tune needs --recipe, or --manifest, --model, --prompt-style")
-        content = {
-            "name": "tune",
-            "seed": seed,
-            "sources": {"manifest": {"path": manifest}},
-            "models": _models(model, prompt_style, "float32"),
-            "tune": {"model": "lm", **common.options(option)},
-        }
-        loaded = common.recipe_or_flags(None, setting, content)
-        told = tune_manifest(common.context(loaded, store), Path(manifest))
-    _print(told, as_json)
-
-
-def evaluate(
-    data: Annotated[str | None, typer.Option(help="Held-out rows, any shape ingest reads.")] = None,
-    model: ModelOption = None,
-    prompt_style: StyleOption = None,
-    adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first rows.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=0, help="0: no generation.")] = 256,
-    group_by: Annotated[str, typer.Option(help="Column for figures per group.")] = "source",
-    store: StoreOption = None,
-    recipe: RecipeOption = None,
-    setting: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Evaluate a model on held-out rows: token-mean NLL, exact match, with intervals."""
-    from tamis.errors import RecipeError
-
-    if recipe is not None:
-        loaded = common.recipe_or_flags(recipe, setting, {})
-        told = dict(common.run_until(loaded, store, "evaluate").facts("evaluate"))
-    else:
-        from tamis.pipelines.single import evaluate_model
-
-        if not (data and model and prompt_style):
-            raise RecipeError("tamis evaluate needs --recipe, or --data, --model, --prompt-style")
-        models = _models(model, prompt_style, "float32")
-        models["lm"]["adapter"] = adapter
-        content = {
-            "name": "evaluate",
-            "sources": {"heldout": {"path": data}},
-            "models": models,
-            "tune": {"model": "lm"},
-            "evaluate": {
-                "path": data,
-                "limit": limit,
-                "max_new_tokens": max_new_tokens,
-                "group_by": group_by,
-            },
-        }
-        loaded = common.recipe_or_flags(None, setting, content)
-        told = evaluate_model(common.context(loaded, store))
-    _print(told, as_json)
-
-
-def _print(told: dict[str, Any], as_json: bool) -> None:
-    """Facts as a document, or as a table; nested ones get a table each."""
-    if as_json:
-        common.print_json(told)
-        return
-    flat = {k: v for k, v in told.items() if not isinstance(v, dict)}
-    if flat:
-        common.table("", [{"what": k, "is": v} for k, v in flat.items()])
-    for name, facts in told.items():
-        if isinstance(facts, dict):
-            common.table(name, [{"what": k, "is": v} for k, v in facts.items()])
 
 
 def schedule(

@@ -153,6 +153,7 @@ def select(ctx: Context, keys: Keys) -> Outcome:
     columns = _columns(ctx, keys)
     mask = _heldout_mask(ctx, columns)
     chosen, old = selecting.select(ctx, columns, choice, ctx.recipe.filters, mask)
+    ctx.store.point("selections", "chosen", chosen.key)
     made = {"chosen/selection": chosen.key}
     facts = {"chosen": chosen.facts}
     reused = int(old)

@@ -17,7 +17,7 @@ from tamis.storage.artifact import Artifact, Store
 
 
 def export_selection(ctx: Context, key: str | None) -> dict[str, Any]:
-    """Export the selection whose key begins with `key`, by default the last one made."""
+    """Export the selection whose key begins with `key`, by default the last one chosen."""
     selection = _selection(ctx.store, key)
     pool = snapshot(ctx.store, dict(selection.seal["inputs"]["samples"]))
     artifact, _ = exporting.export(ctx, pool, selection, None)
@@ -43,12 +43,11 @@ def evaluate_model(ctx: Context) -> dict[str, Any]:
 
 
 def _selection(store: Store, key: str | None) -> Artifact:
-    made = store.all("selections")
-    found = [a for a in made if key is None or a.key.startswith(key)]
-    if not found:
-        raise StoreError(
-            f"the store {store.root} has no selection {key or 'yet'}; run tamis select"
-        )
-    if key is not None and len(found) > 1:
-        raise StoreError(f"{key!r} is the beginning of several selections; give more of it")
-    return found[-1]
+    key = key or store.latest("selections").get("chosen")
+    if key is None:
+        raise StoreError(f"the store {store.root} has no selection yet; run tamis select")
+    found = [a for a in store.all("selections") if a.key.startswith(key)]
+    if len(found) != 1:
+        many = "no selection's" if not found else "more than one selection's"
+        raise StoreError(f"{key!r} is the beginning of {many} key in the store {store.root}")
+    return found[0]

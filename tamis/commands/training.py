@@ -1,0 +1,172 @@
+"""The commands that use a subset: export, tune, evaluate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tamis.commands import common
+from tamis.commands.common import (
+    JsonOption,
+    ModelOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    StoreOption,
+    StyleOption,
+)
+
+
+def export(
+    to: Annotated[
+        str | None, typer.Option(help="Folder or fsspec URL to copy the manifest to.")
+    ] = None,
+    selection: Annotated[
+        str | None, typer.Option(help="Key of the selection or its beginning; default the last.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the dataset.")] = "subset",
+    store: StoreOption = None,
+    recipe: RecipeOption = None,
+    setting: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a selection as a training manifest."""
+    if recipe is not None:
+        loaded = common.recipe_or_flags(recipe, setting, {})
+        summary = common.run_until(loaded, store, "export")
+        keys, facts = summary.keys, summary.facts("export")
+        told = {s: {"manifest": keys[f"{s}/manifest"], **f} for s, f in facts.items()}
+    else:
+        from tamis.pipelines.single import export_selection
+
+        content = {
+            "name": "export",
+            "sources": common.stored_sources(store, None),
+            "export": {"name": name, "folder": to},
+        }
+        loaded = common.recipe_or_flags(None, setting, content)
+        told = export_selection(common.context(loaded, store), selection)
+    _print(told, as_json)
+
+
+def tune(
+    manifest: Annotated[str | None, typer.Option(help="Manifest folder to train on.")] = None,
+    model: ModelOption = None,
+    prompt_style: StyleOption = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Of the recipe's tune block: method=full, epochs=3...")
+    ] = None,
+    seed: SeedOption = 0,
+    store: StoreOption = None,
+    recipe: RecipeOption = None,
+    setting: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune a model on a manifest; prints where the adapter or the weights lie."""
+    from tamis.errors import RecipeError
+
+    if recipe is not None:
+        loaded = common.recipe_or_flags(recipe, setting, {})
+        summary = common.run_until(loaded, store, "tune")
+        told = {s: {**f} for s, f in summary.facts("tune").items()}
+        for subset in told:
+            key = summary.keys[f"{subset}/model"]
+            told[subset]["model"] = str(summary.store / "models" / key / "model")
+    else:
+        from pathlib import Path
+
+        from tamis.pipelines.single import tune_manifest
+
+        if not (manifest and model and prompt_style):
+            raise RecipeError("tamis tune needs --recipe, or --manifest, --model, --prompt-style")
+        content = {
+            "name": "tune",
+            "seed": seed,
+            "sources": {"manifest": {"path": manifest}},
+            "models": common.models(model, prompt_style, "float32"),
+            "tune": {"model": "lm", **common.options(option)},
+        }
+        loaded = common.recipe_or_flags(None, setting, content)
+        told = tune_manifest(common.context(loaded, store), Path(manifest))
+    _print(told, as_json)
+
+
+def evaluate(
+    data: Annotated[str | None, typer.Option(help="Held-out rows, any shape ingest reads.")] = None,
+    model: ModelOption = None,
+    prompt_style: StyleOption = None,
+    adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first rows.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=0, help="0: no generation.")] = 256,
+    group_by: Annotated[str, typer.Option(help="Column for figures per group.")] = "source",
+    store: StoreOption = None,
+    recipe: RecipeOption = None,
+    setting: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model on held-out rows: token-mean NLL, exact match, with intervals."""
+    from tamis.errors import RecipeError
+
+    if recipe is not None:
+        loaded = common.recipe_or_flags(recipe, setting, {})
+        told = dict(common.run_until(loaded, store, "evaluate").facts("evaluate"))
+    else:
+        from tamis.pipelines.single import evaluate_model
+
+        if not (data and model and prompt_style):
+            raise RecipeError("tamis evaluate needs --recipe, or --data, --model, --prompt-style")
+        models = common.models(model, prompt_style, "float32")
+        models["lm"]["adapter"] = adapter
+        content = {
+            "name": "evaluate",
+            "sources": {"heldout": {"path": data}},
+            "models": models,
+            "tune": {"model": "lm"},
+            "evaluate": {
+                "path": data,
+                "limit": limit,
+                "max_new_tokens": max_new_tokens,
+                "group_by": group_by,
+            },
+        }
+        loaded = common.recipe_or_flags(None, setting, content)
+        told = {"model": evaluate_model(common.context(loaded, store))}
+    _print_figures(told, as_json)
+
+
+def _print(told: dict[str, Any], as_json: bool) -> None:
+    """Facts as a document, or as tables: one of what stands alone, one for each subset."""
+    if as_json:
+        common.print_json(told)
+        return
+    alone = {k: v for k, v in told.items() if not isinstance(v, dict)}
+    if alone:
+        common.table("", [{"what": k, "is": v} for k, v in alone.items()])
+    for name, facts in told.items():
+        if isinstance(facts, dict):
+            common.table(name, [{"what": k, "is": v} for k, v in facts.items()])
+
+
+def _print_figures(told: dict[str, Any], as_json: bool) -> None:
+    """Evaluations by name as one table: every figure with its interval, whole and per group."""
+    if as_json:
+        common.print_json(told)
+        return
+    rows = []
+    for name, facts in told.items():
+        for group, figures in {"all": facts, **facts.get("groups", {})}.items():
+            rows += [
+                {"model": name, "group": group, "figure": figure, **_interval(value)}
+                for figure, value in figures.items()
+                if isinstance(value, dict) and set(value) == {"value", "low", "high"}
+            ]
+        rows += [
+            {"model": name, "group": "all", "figure": figure, **_interval({"value": value})}
+            for figure, value in facts.get("metrics", {}).items()
+        ]
+    common.table("", rows)
+
+
+def _interval(value: dict[str, float]) -> dict[str, float | None]:
+    return {n: value.get(n) for n in ("value", "low", "high")}
