@@ -77,7 +77,7 @@ def contents(rows: pa.Table) -> list[str]:
         decode_messages(rows.column("messages")), decode_tools(rows.column("tools")), strict=True
     )
     return [
-        hashlib.sha256(canonical_json(m if t is None else [m, t])).hexdigest()
+        hashlib.sha256(canonical_json([m, t] if t else m)).hexdigest()
         for m, t in ((list(map(_present, messages)), tools) for messages, tools in pairs)
     ]
 
