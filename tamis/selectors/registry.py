@@ -30,6 +30,7 @@ _BUILT_IN = {
     "dealrec": ("tamis.selectors.dealrec", "DealRec"),
     "goracs": ("tamis.selectors.goracs", "Goracs"),
     "gotd": ("tamis.selectors.gotd", "GotD"),
+    "adapt_inf": ("tamis.selectors.adapt_inf", "AdaptInf"),
     "less": ("tamis.selectors.less", "Less"),
 }
 

@@ -49,6 +49,10 @@ OPTIONS: dict[str, list[dict]] = {
         {"labels": "tags", "score": "score", "threshold": "degree:2", "per_label": True},
     ],
     "dealrec": [{"influence": "score", "effort": "kind", "groups": 5, "hard_prune": 0.0}],
+    "adapt_inf": [
+        {"vectors": "vector", "scores": ["score", "kind"], "clusters": 4},
+        {"scores": ["score"], "labels": "group", "budget": "spread"},
+    ],
     "goracs": [
         {"embedding": "vector", "gradient": "score", "exchanges": 2, "tries": 3, "cut": 5},
         {"embedding": "vector", "sample": 6, "exchanges": 1, "official": True, "cut": 3},
@@ -64,7 +68,7 @@ CASES = [
 # Methods whose table of edge cases names NaN as a row to leave out and count, not as an error.
 COUNTS_NAN = {"deita"}
 # Methods that draw: permuting the rows permutes the draws as well.
-DRAWS = {"random", "kmeans", "quota", "semdedup", "dealrec"}
+DRAWS = {"random", "kmeans", "quota", "semdedup", "dealrec", "adapt_inf"}
 # Options that bring draws into a method that has none by itself.
 DRAWING = ("auto", "stochastic", 3)
 
