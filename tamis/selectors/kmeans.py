@@ -92,7 +92,7 @@ class KMeans:
         """Picks cluster by cluster; the gain is the quality (1 without), or minus the distance."""
         k = checks.budget(k, pool.n)
         x = self._vectors(pool)
-        value = self._quality(pool)
+        value = self.quality_of(pool)
         if pool.n == 0 or k == 0:
             labels = np.full(pool.n, -1, dtype=np.int64)
             return _selection(labels, np.empty(0, dtype=np.int64), value, {})
@@ -138,7 +138,16 @@ class KMeans:
         x = checks.matrix(pool, self.embedding)
         return unit_rows(x) if self.normalize else x
 
-    def _quality(self, pool: Pool) -> F64:
+    def cluster(
+        self, pool: Pool, k: int, rng: np.random.Generator
+    ) -> tuple[Rows, dict[str, float | int | str]]:
+        """The cluster of each row for a budget of k rows, and how it was found."""
+        if pool.n == 0:
+            return np.empty(0, dtype=np.int64), {}
+        return self._labels(pool, self._vectors(pool), k, rng)
+
+    def quality_of(self, pool: Pool) -> F64:
+        """The quality of each row; 1 where no column is named or draws do not use it."""
         if self.quality is None or self.pick == "closest":
             return np.ones(pool.n)
         return checks.numbers(pool, self.quality)
