@@ -33,7 +33,7 @@ from tamis.scoring import answers
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = os.environ.get("TAMIS_BASE_MODEL", str(ROOT.parent / "shared" / "models" / "base-17m"))
 # name -> (fewest, most) tokens of prompt and answer, rows
-SIZES = {"short": (8, 63, 256), "long": (200, 300, 48)}
+SIZES = {"short": (8, 63, 128), "long": (200, 300, 24)}
 WORDS = (
     "the",
     "a",
