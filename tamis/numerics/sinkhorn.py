@@ -18,6 +18,8 @@ Precision = Literal["float64", "float32"]
 # A kernel of up to this many bytes is stored; beyond, costs are computed again in blocks.
 KERNEL_BYTES = 1_000_000_000
 _BLOCK_CELLS = 8_000_000
+# Regularisation weaker than this share of the median cost is approached by halves.
+_ANNEAL = 0.02
 # Scalings above exp(20) are taken into the potentials before the kernel loses digits.
 _ABSORB = 20.0
 
@@ -59,11 +61,11 @@ def solve(
 ) -> Potentials:
     """Sinkhorn in the log domain for squared Euclidean cost and uniform weights.
 
-    `target` (m, d), `candidates` (n, d). The regularisation falls from the median cost by halves to
-    `epsilon`; updates are over-relaxed by `momentum`, which is given up when the error keeps
-    rising. Time O(n m d) an iteration in blocks with O(n + m) memory; when the kernel fits into
-    `kernel_bytes`, it is stored and an iteration is two matrix-vector products. Costs are those
-    of the centred points, which is the same and cancels less.
+    `target` (m, d), `candidates` (n, d). A small `epsilon` is approached by halves; updates are
+    over-relaxed by `momentum`, which is given up when the error keeps rising. Time O(n m d) an
+    iteration in blocks with O(n + m) memory; when the kernel fits into `kernel_bytes`, it is
+    stored and an iteration is two matrix-vector products. Costs are those of the centred points,
+    which is the same and cancels less.
 
     Raises `DataError` for empty sets and an epsilon that is not above 0.
     """
@@ -75,7 +77,7 @@ def solve(
         raise DataError(f"epsilon must be above 0, got {epsilon}")
     problem = _Problem(target, candidates, precision, device, kernel_bytes)
     schedule, middle = [epsilon], median_cost(target, candidates)
-    while schedule[-1] * 2 < middle:
+    while schedule[-1] < _ANNEAL * middle:
         schedule.append(schedule[-1] * 2)
     done, error = 0, math.inf
     for step in reversed(schedule):
@@ -106,11 +108,13 @@ class _Problem:
         self.log_a, self.log_b = -math.log(len(self.y)), -math.log(len(self.x))
         self.stored = len(self.x) * len(self.y) * self.y.element_size() <= kernel_bytes
         self.block = max(1, _BLOCK_CELLS // len(self.y))
+        self.kernel: _Kernel | None = None
 
     def _points(self, x: F64, device: str) -> Any:
         return self.torch.from_numpy(np.ascontiguousarray(x)).to(device=device, dtype=self.kind)
 
-    def _costs(self, start: int) -> Any:
+    def costs(self, start: int) -> Any:
+        """Squared distances of one block of candidates to all targets."""
         part = self.x[start : start + self.block]
         cost = self.torch.addmm(self.y_square, part, self.y.T, alpha=-2)
         return cost.add_((part * part).sum(1)[:, None]).clamp_(min=0)
@@ -120,11 +124,12 @@ class _Problem:
     ) -> tuple[float, int]:
         """Iterate at one epsilon until the marginal error is below the tolerance."""
         error, rising, step = math.inf, 0, 0
-        kernel = None
+        self.kernel = None
         while step < max(1, most):
-            if self.stored and kernel is None:
-                kernel = _Kernel(self, epsilon)
-            new = kernel.update() if kernel is not None else self._pass(epsilon)[0]
+            if self.stored and (self.kernel is None or self.kernel.far()):
+                self.kernel = None  # the old one is freed before the new one is made
+                self.kernel = _Kernel(self, epsilon)
+            new = self.kernel.update() if self.kernel else self._pass(epsilon)[0]
             before, error = error, float(self._error(new, epsilon))
             step += 1
             if error <= tolerance:
@@ -133,8 +138,6 @@ class _Problem:
             if rising >= 20:
                 momentum = 1.0
             self.f = (1 - momentum) * self.f + momentum * new
-            if kernel is not None and kernel.far():
-                kernel = None
         return error, step
 
     def _error(self, new: Any, epsilon: float) -> Any:
@@ -150,7 +153,7 @@ class _Problem:
         spent = 0.0
         f = self.f.to(self.kind)
         for start in range(0, len(self.x), self.block):
-            cost = self._costs(start)
+            cost = self.costs(start)
             inner = (f - cost) / epsilon
             here = epsilon * (self.log_b - torch.logsumexp(inner, 1).double())
             g[start : start + self.block] = here
@@ -166,7 +169,10 @@ class _Problem:
 
     def finish(self, epsilon: float) -> tuple[F64, float]:
         """g of the final f, and <C, P>."""
-        _, g, cost = self._pass(epsilon)
+        if self.kernel and not self.kernel.far():
+            g, cost = self.kernel.finish()
+        else:
+            _, g, cost = self._pass(epsilon)
         values: F64 = g.cpu().numpy()
         return values, cost
 
@@ -177,25 +183,45 @@ class _Problem:
 
 
 class _Kernel:
-    """exp((f + g - C) / epsilon) at some potentials; later ones are scalings of its rows."""
+    """exp((f + g - C) / epsilon) at some potentials; later ones are scalings of its sides."""
 
     def __init__(self, problem: _Problem, epsilon: float) -> None:
         torch = problem.torch
         self.problem, self.epsilon, self.start = problem, epsilon, problem.f.clone()
         n, m = len(problem.x), len(problem.y)
         self.matrix = torch.empty((n, m), dtype=problem.kind, device=problem.f.device)
+        self.g = torch.empty(n, dtype=torch.float64, device=problem.f.device)
         f = self.start.to(problem.kind)
         for at in range(0, n, problem.block):
-            inner = (f - problem._costs(at)) / epsilon
-            inner -= torch.logsumexp(inner, 1, keepdim=True) - problem.log_b
-            self.matrix[at : at + problem.block] = inner.exp_()
+            inner = (f - problem.costs(at)).div_(epsilon)
+            top = inner.max(1, keepdim=True).values
+            inner.sub_(top).exp_()
+            total = inner.sum(1, keepdim=True)
+            # Each row sums to 1 / n, which is the g that belongs to this f.
+            torch.div(inner, total * n, out=self.matrix[at : at + problem.block])
+            lse = top.double() + total.double().log()
+            self.g[at : at + problem.block] = epsilon * (problem.log_b - lse[:, 0])
+
+    def _scalings(self) -> tuple[Any, Any]:
+        """Of the columns for the present f, and of the rows for the g that belongs to it."""
+        problem = self.problem
+        u = ((problem.f - self.start) / self.epsilon).exp().to(problem.kind)
+        return u, math.exp(problem.log_b) / (self.matrix @ u)
 
     def update(self) -> Any:
         """The f that mends the target's marginal at the g that belongs to the present f."""
-        problem = self.problem
-        scale = ((problem.f - self.start) / self.epsilon).exp()
-        v = math.exp(problem.log_b) / (self.matrix @ scale.to(problem.kind))
-        return self.start + self.epsilon * (problem.log_a - (self.matrix.T @ v).double().log())
+        _, v = self._scalings()
+        return self.start + self.epsilon * (self.problem.log_a - (self.matrix.T @ v).double().log())
+
+    def finish(self) -> tuple[Any, float]:
+        """g and <C, P> at the present f."""
+        u, v = self._scalings()
+        spent = 0.0
+        for at in range(0, len(v), self.problem.block):
+            here = slice(at, at + self.problem.block)
+            weighted = self.problem.costs(at).mul_(self.matrix[here]) @ u
+            spent += float((weighted * v[here]).sum(dtype=self.problem.torch.float64))
+        return self.g + self.epsilon * v.double().log(), spent
 
     def far(self) -> bool:
         """Whether the scalings have grown so large that the kernel must be made anew."""

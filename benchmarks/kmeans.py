@@ -1,0 +1,79 @@
+"""k-means of ours against faiss on the same cores: same iterations from the same starts.
+
+python benchmarks/kmeans.py --out benchmarks/results/kmeans.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tamis.numerics.kmeans import cluster
+
+
+def rows(n: int, d: int, seed: int) -> np.ndarray:
+    """Unit rows around a few thousand centres."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(2000, d))
+    x = centres[rng.integers(len(centres), size=n)] + rng.normal(size=(n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def run(x: np.ndarray, k: int, iterations: int, engine: str, device: str) -> tuple[float, float]:
+    start = time.perf_counter()
+    found = cluster(
+        x,
+        k,
+        rng=np.random.default_rng(0),
+        iterations=iterations,
+        tolerance=-1.0,
+        engine=engine,
+        device=device,
+    )
+    return time.perf_counter() - start, found.inertia
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--clusters", type=int, default=500)
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--engine", default="numpy", choices=["numpy", "torch"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    x = rows(given.rows, given.width, seed=0)
+    ours, inertia = run(x, given.clusters, given.iterations, given.engine, given.device)
+    theirs, reached = run(x, given.clusters, given.iterations, "faiss", "cpu")
+    result = {
+        "benchmark": "kmeans",
+        "rows": given.rows,
+        "width": given.width,
+        "clusters": given.clusters,
+        "iterations": given.iterations,
+        "engine": f"{given.engine} on {given.device}",
+        "seconds": round(ours, 2),
+        "faiss_seconds": round(theirs, 2),
+        "ratio": round(theirs / ours, 2),
+        "aim": 1,
+        "inertia": inertia,
+        "faiss_inertia": reached,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
+        "load": round(os.getloadavg()[0], 2),
+    }
+    line = json.dumps(result)
+    print(line)
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(line + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

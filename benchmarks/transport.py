@@ -1,0 +1,105 @@
+"""Sinkhorn potentials of ours against POT, from embeddings to potentials, at equal tolerance.
+
+    python benchmarks/transport.py --out benchmarks/results/transport.json
+
+Without POT only our time is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tamis.numerics import sinkhorn
+
+
+def sets(n: int, m: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows: a pool around fifty centres, a target around five of them."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(50, d))
+
+    def near(which: np.ndarray) -> np.ndarray:
+        x = centres[which] + rng.normal(size=(len(which), d))
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    return near(rng.integers(50, size=n)), near(rng.integers(5, size=m))
+
+
+def rival(x: np.ndarray, y: np.ndarray, epsilon: float, method: str, tolerance: float):
+    """g of POT: cost building counted."""
+    ot = importlib.import_module("ot")
+    start = time.perf_counter()
+    cost = ot.dist(y.astype(np.float64), x.astype(np.float64))
+    a, b = np.full(len(y), 1 / len(y)), np.full(len(x), 1 / len(x))
+    _, log = ot.sinkhorn(
+        a, b, cost, epsilon, method=method, stopThr=tolerance, numItermax=5000, log=True
+    )
+    seconds = time.perf_counter() - start
+    g = epsilon * (np.log(log["v"]) if "v" in log else log["log_v"])
+    return g - g.mean(), seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--target", type=int, default=2000)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--tolerance", type=float, default=1e-9)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float64", choices=["float64", "float32"])
+    parser.add_argument("--kernel-bytes", type=int, default=sinkhorn.KERNEL_BYTES)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    x, y = sets(given.rows, given.target, given.width)
+    epsilon = 0.05 * sinkhorn.median_cost(y, x)
+    start = time.perf_counter()
+    found = sinkhorn.solve(
+        y,
+        x,
+        epsilon,
+        tolerance=given.tolerance,
+        iterations=5000,
+        precision=given.precision,
+        device=given.device,
+        kernel_bytes=given.kernel_bytes,
+    )
+    seconds = time.perf_counter() - start
+    result = {
+        "benchmark": "transport",
+        "rows": given.rows,
+        "target": given.target,
+        "width": given.width,
+        "seconds": round(seconds, 2),
+        "iterations": found.iterations,
+        "error": found.error,
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    if importlib.util.find_spec("ot"):
+        for method in ("sinkhorn_log", "sinkhorn"):
+            g, slow = rival(x, y, epsilon, method, given.tolerance)
+            result[f"pot_{method}_seconds"] = round(slow, 2)
+            result[f"pot_{method}_ratio"] = round(slow / seconds, 2)
+            gap = np.abs(g - (found.g - found.g.mean())).max()
+            result[f"pot_{method}_difference"] = float(gap)
+    result |= {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
+        "load": round(os.getloadavg()[0], 2),
+    }
+    line = json.dumps(result)
+    print(line)
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(line + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
