@@ -27,15 +27,12 @@ class Problem:
     bonus: F64
     solves: int = 0
     b: F64 = field(init=False)
+    cost: F64 = field(init=False)
 
     def __post_init__(self) -> None:
         m = self.distance.shape[1]
         self.b = np.full(m, 1 / m)
-
-    @property
-    def cost(self) -> F64:
-        """Distance less bonus, (n, m)."""
-        return self.distance - self.bonus[:, None]
+        self.cost = self.distance - self.bonus[:, None]
 
     def solve(self, rows: Rows) -> Plan:
         """The exact cost of a group and its duals."""
@@ -47,7 +44,7 @@ class Problem:
 
     def semi_relaxed(self, rows: Rows) -> float:
         """Mean over targets of the least cost in the group: never above the exact cost."""
-        return float((self.distance[rows] - self.bonus[rows, None]).min(axis=0).mean())
+        return float(self.cost[rows].min(axis=0).mean())
 
 
 def start(problem: Problem, k: int) -> Rows:
@@ -102,11 +99,11 @@ def _serving(cost: F64, order: Rows, k: int) -> Rows:
 
 def fill(problem: Problem, rows: Rows, k: int) -> Rows:
     """Bring a group up to k rows, those with the smallest scores first, in small batches."""
+    batch = math.ceil((k - len(rows)) / 20)
     while len(rows) < k:
         score = scores(problem, rows, problem.solve(rows))
         score[rows] = np.inf
-        batch = max(1, (k - len(rows)) // 20)
-        best = np.argsort(np.round(score, 12), kind="stable")[:batch]
+        best = np.argsort(np.round(score, 12), kind="stable")[: min(batch, k - len(rows))]
         rows = np.concatenate([rows, best]).astype(np.int64)
     return rows
 
@@ -132,7 +129,7 @@ def scores(problem: Problem, rows: Rows, plan: Plan, *, official: bool = False) 
 
 def without_each(problem: Problem, rows: Rows, plan: Plan) -> F64:
     """f of the group without each of its rows, (k, m): the least C_sj - u_s of the others."""
-    slack = problem.distance[rows] - problem.bonus[rows, None] - plan.u[:, None]
+    slack = problem.cost[rows] - plan.u[:, None]
     order = np.argpartition(slack, 1, axis=0)[:2]
     two = np.take_along_axis(slack, order, axis=0)
     first = np.where(two[0] <= two[1], order[0], order[1])
@@ -147,7 +144,7 @@ def lower_bounds(problem: Problem, rows: Rows, plan: Plan, inner: Rows, outer: R
     exchange: (len(inner), len(outer))."""
     k, m = len(rows), problem.distance.shape[1]
     rank = math.ceil(m / k)
-    cost = problem.distance[outer] - problem.bonus[outer, None]
+    cost = problem.cost[outer]
     f = without_each(problem, rows, plan)[inner]
     bound = np.empty((len(inner), len(outer)))
     for at, position in enumerate(inner.tolist()):

@@ -20,8 +20,8 @@ F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Facts = dict[str, "float | int | str"]
 
-# All distances of candidates and targets are kept (float64): 1.6 GB at this number.
-_CELLS = 200_000_000
+# Distances and costs of all candidates and targets are kept (float64): 1.6 GB at this number.
+_CELLS = 100_000_000
 
 
 @dataclass(frozen=True)
