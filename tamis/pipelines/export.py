@@ -51,37 +51,7 @@ def export(
     }
 
     def make(maker: Maker) -> Mapping[str, Any]:
-        rows, leaked = _without(_rows(pool, selection), held)
-        if not rows.num_rows:
-            raise DataError("the manifest would be empty: no row was selected that is not held out")
-        heldout = None if held is None else _heldout(held)
-        about = {
-            **_base_facts(base),
-            "selection": _selection_facts(ctx, pool, selection),
-            "method": None,
-            "trainer": {},
-            "seed": ctx.recipe.seed,
-            "heldout": {
-                "rows": 0 if heldout is None else heldout.num_rows,
-                "split": "rows kept from the selection by a hash of their content, or a file",
-                "leakage": {"rule": "same content", "train_rows_left_out": leaked},
-            },
-        }
-        written = manifests.write(
-            maker.folder,
-            rows,
-            heldout,
-            name=name,
-            about=about,
-            licences=sorted(set(rows["licence"].drop_null().to_pylist())),
-            shard_rows=ctx.recipe.export.shard_rows,
-        )
-        return {
-            "rows": rows.num_rows,
-            "heldout": 0 if heldout is None else heldout.num_rows,
-            "leaked": leaked,
-            "content_hash": written.content_hash,
-        }
+        return _write(ctx, pool, selection, held, base, name, maker)
 
     artifact, reused = ctx.store.ensure("manifests", inputs, make, say=ctx.say)
     if publish and ctx.recipe.export.folder is not None:
@@ -89,6 +59,50 @@ def export(
         if copy_to(found, ctx.recipe.export.folder):
             ctx.say(f"manifest copied to {ctx.recipe.export.folder}")
     return artifact, reused
+
+
+def _write(
+    ctx: Context,
+    pool: Snapshot,
+    selection: Artifact,
+    held: Heldout | None,
+    base: Model | None,
+    name: str,
+    maker: Maker,
+) -> dict[str, Any]:
+    rows, leaked = _without(_rows(pool, selection), held)
+    if not rows.num_rows:
+        raise DataError("the manifest would be empty: no row was selected that is not held out")
+    heldout = None if held is None else _heldout(held)
+    count = 0 if heldout is None else heldout.num_rows
+    about = {
+        **_base_facts(base),
+        "selection": _selection_facts(ctx, pool, selection),
+        # What to train, and how, is the tuned model's to tell: the same rows serve many trainings.
+        "method": None,
+        "trainer": {},
+        "seed": ctx.recipe.seed,
+        "heldout": {
+            "rows": count,
+            "split": "a file, or rows kept from the selection by a hash of their content",
+            "leakage": {"rule": "same content", "train_rows_left_out": leaked},
+        },
+    }
+    written = manifests.write(
+        maker.folder,
+        rows,
+        heldout,
+        name=name,
+        about=about,
+        licences=sorted(set(rows["licence"].drop_null().to_pylist())),
+        shard_rows=ctx.recipe.export.shard_rows,
+    )
+    return {
+        "rows": rows.num_rows,
+        "heldout": count,
+        "leaked": leaked,
+        "content_hash": written.content_hash,
+    }
 
 
 def _rows(pool: Snapshot, selection: Artifact) -> pa.Table:

@@ -8,8 +8,9 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,53 @@ def tune(
     if model.adapter is not None:
         raise RecipeError("tune: the model has an adapter already; merge it into the weights first")
     started = time.monotonic()
-    rows = rows.sort_by("row_id")  # so that the order of files and shards does not count
+    job = _job(rows, model, options, seed, device, folder)
+    _tell(job.examples, say)
+    done = _finished(folder, job.identity)
+    if done is not None:
+        return done
+    resumed = checkpoints.latest(folder / "checkpoints", job.identity)
+    if resumed is not None:
+        say(f"going on from {resumed.name.replace('-', ' ')} of {len(job.groups)} steps")
+    lm, trained = _prepared(job)
+    history = _train(job, trained, resumed, progress, title)
+    del lm.forward  # what is saved and used from here on is the model as it was, with its logits
+    _save(job, lm, trained)
+    report = {
+        **_facts(job, history),
+        "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
+        "seconds": time.monotonic() - started,
+    }
+    _write_report(folder, report)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One run: what is trained on what, in which steps, where to."""
+
+    examples: Examples
+    groups: list[np.ndarray]
+    tokenizer: Any
+    model: Model
+    options: Tune
+    seed: int
+    device: str
+    folder: Path
+    limit: int
+    identity: str
+
+
+def _job(rows: pa.Table, model: Model, options: Tune, seed: int, device: str, folder: Path) -> _Job:
     tokenizer = load_tokenizer(model)
     limit = min(options.max_length or max_length(model), max_length(model))
-    examples = prepare(rows, tokenizer, prompt_style=model.prompt_style, max_length=limit)
-    _tell(examples, say)
+    examples = prepare(
+        rows.sort_by("row_id"),  # so that the order of files and shards does not count
+        tokenizer,
+        prompt_style=model.prompt_style,
+        max_length=limit,
+    )
     groups = steps(
         len(examples),
         epochs=options.epochs,
@@ -71,30 +114,7 @@ def tune(
         seed=seed,
     )
     name = _identity(examples, model, options, seed)
-    done = _finished(folder, name)
-    if done is not None:
-        return done
-    resumed = checkpoints.latest(folder / "checkpoints", name)
-    if resumed is not None:
-        say(f"going on from {resumed.name.replace('-', ' ')} of {len(groups)} steps")
-    lm, trained = _prepared(model, options, device, seed)
-    history = _train(
-        trained, examples, groups, options, seed, device, folder, resumed, progress, title
-    )
-    del lm.forward  # what is saved and used from here on is the model as it was, with its logits
-    _save(trained, lm, tokenizer, model, folder / "model")
-    report = {
-        "identity": name,
-        **_facts(examples, groups, limit, history, device),
-        "method": options.method,
-        "learning_rate": methods.learning_rate(options),
-        "seed": seed,
-        "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
-        "seconds": time.monotonic() - started,
-    }
-    _write_report(folder, report)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return report
+    return _Job(examples, groups, tokenizer, model, options, seed, device, folder, limit, name)
 
 
 def _tell(examples: Examples, say: Callable[[str], None]) -> None:
@@ -124,57 +144,48 @@ def _finished(folder: Path, name: str) -> dict[str, Any] | None:
     return report if report["identity"] == name else None
 
 
-def _prepared(model: Model, options: Tune, device: str, seed: int) -> tuple[Any, Any]:
+def _prepared(job: _Job) -> tuple[Any, Any]:
     """The causal language model with the loss as its forward, and what of it is trained."""
     from transformers import set_seed
 
-    set_seed(seed % 2**32)
+    set_seed(job.seed % 2**32)
     # Trained in float32 whatever the checkpoint holds: small updates vanish in bfloat16.
-    lm = load_model(model.model_copy(update={"dtype": "float32"}), device)
+    lm = load_model(job.model.model_copy(update={"dtype": "float32"}), job.device)
     lm.requires_grad_(False)
-    forward = terms_forward(lm, vocabulary(model))
-    if device == "cuda":
+    forward = terms_forward(lm, vocabulary(job.model))
+    if job.device == "cuda":
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lm.forward = forward
-    return lm, methods.prepare(lm, options)
+    return lm, methods.prepare(lm, job.options)
 
 
 def _train(
-    trained: Any,
-    examples: Examples,
-    groups: Sequence[np.ndarray],
-    options: Tune,
-    seed: int,
-    device: str,
-    folder: Path,
-    resumed: Path | None,
-    progress: Progress,
-    title: str,
+    job: _Job, trained: Any, resumed: Path | None, progress: Progress, title: str
 ) -> list[dict[str, Any]]:
     """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate."""
     from transformers import TrainerCallback
 
-    with progress(title, sum(map(len, groups))) as advance, quiet():
+    with progress(title, sum(map(len, job.groups))) as advance, quiet():
 
         class Reporter(TrainerCallback):
             """Tells the progress and seals checkpoints."""
 
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                advance(sum(map(len, groups[: state.global_step])))
+                advance(sum(map(len, job.groups[: state.global_step])))
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                advance(len(groups[state.global_step - 1]))
+                advance(len(job.groups[state.global_step - 1]))
 
             def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
         trainer = engine.build(
             trained,
-            engine.Steps(examples, groups, options, device),
-            options,
-            seed=seed,
-            device=device,
-            folder=folder / "checkpoints",
+            engine.Steps(job.examples, job.groups, job.options, job.device),
+            job.options,
+            seed=job.seed,
+            device=job.device,
+            folder=job.folder / "checkpoints",
             callbacks=[Reporter()],
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -182,52 +193,51 @@ def _train(
     return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "nll" in entry]
 
 
-def _save(trained: Any, lm: Any, tokenizer: Any, model: Model, folder: Path) -> None:
+def _save(job: _Job, lm: Any, trained: Any) -> None:
     """Write what plain peft or transformers need to use the model."""
     from transformers import GenerationConfig
 
+    folder, style = job.folder / "model", job.model.prompt_style
     shutil.rmtree(folder, ignore_errors=True)
-    stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
+    stops = stop_ids(job.tokenizer, prompt_style=style, config=lm.generation_config)
     # A saved adapter carries no generation config, and a template's turn end is not always EOS.
-    lm.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id)
+    lm.generation_config = GenerationConfig(
+        eos_token_id=stops, pad_token_id=job.tokenizer.pad_token_id
+    )
     with quiet():
         if trained is lm:
             lm.save_pretrained(folder)
         else:
             trained.save_pretrained(folder, save_embedding_layers=False)
         lm.generation_config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        job.tokenizer.save_pretrained(folder)
 
 
-def _facts(
-    examples: Examples,
-    groups: Sequence[np.ndarray],
-    limit: int,
-    history: list[dict[str, Any]],
-    device: str,
-) -> dict[str, Any]:
+def _facts(job: _Job, history: list[dict[str, Any]]) -> dict[str, Any]:
     import torch
 
-    lengths = examples.lengths
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lengths = job.examples.lengths
+    cuda = job.device == "cuda"
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
+        "identity": job.identity,
         "version": VERSION,
-        "rows": len(examples),
-        "dropped": examples.dropped,
-        "truncated": examples.truncated,
-        "max_length": limit,
-        "steps": len(groups),
-        "rows_seen": sum(map(len, groups)),
-        "tokens_seen": int(sum(lengths[g].sum() for g in groups)),
+        "method": job.options.method,
+        "learning_rate": methods.learning_rate(job.options),
+        "seed": job.seed,
+        "rows": len(job.examples),
+        "dropped": job.examples.dropped,
+        "truncated": job.examples.truncated,
+        "max_length": job.limit,
+        "steps": len(job.groups),
+        "rows_seen": sum(map(len, job.groups)),
+        "tokens_seen": int(sum(lengths[g].sum() for g in job.groups)),
         "trained_tokens_seen": sum(entry["tokens"] for entry in history),
-        "first_nll": history[0]["nll"] if history else None,
-        "last_nll": history[-1]["nll"] if history else None,
+        "first_nll": history[0]["nll"],
+        "last_nll": history[-1]["nll"],
         "history": history,
-        "peak_memory_bytes": int(peak),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "peak_memory_bytes": int(torch.cuda.max_memory_allocated() if cuda else used),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
     }
