@@ -181,7 +181,7 @@ class _Scan:
         """Pairs whose bound exceeds tau; None when there is no bound or it tells too little."""
         if self.sketch is None or self.misses > 3:
             return None
-        step = rows_per_block(len(short), CELLS // 2)
+        step = rows_per_block(len(short), 262_144)
         firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         most = max(4 * len(short), int(_FEW * len(short) * len(others)))
         for start in range(0, len(others), step):
