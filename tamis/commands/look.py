@@ -71,7 +71,17 @@ def methods(
         common.print_json(found)
         return
     for kind in ("scorer", "selector"):
-        rows = [{k: v for k, v in m.items() if k != "kind"} for m in found if m["kind"] == kind]
+        rows = [
+            {
+                "name": m["name"],
+                "what it does": m["sentence"],
+                "needs": m["needs"],
+                "cost per 100k rows": m["cost"],
+                "when not to use it": m["avoid"],
+            }
+            for m in found
+            if m["kind"] == kind
+        ]
         if rows:
             common.table(f"{kind}s", rows)
 
