@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=500)
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--engine", default="numpy", choices=["numpy", "torch"])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     x = rows(given.rows, given.width, seed=0)
@@ -58,7 +58,7 @@ def main() -> None:
         "width": given.width,
         "clusters": given.clusters,
         "iterations": given.iterations,
-        "engine": f"{given.engine} on {given.device}",
+        "engine": f"{given.engine}, device {given.device}",
         "seconds": round(ours, 2),
         "faiss_seconds": round(theirs, 2),
         "ratio": round(theirs / ours, 2),

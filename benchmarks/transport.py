@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--target", type=int, default=2000)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--tolerance", type=float, default=1e-9)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float64", choices=["float64", "float32"])
     parser.add_argument("--kernel-bytes", type=int, default=sinkhorn.KERNEL_BYTES)
     parser.add_argument("--out", type=Path)

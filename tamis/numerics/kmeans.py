@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tamis.errors import DataError, require
 from tamis.numerics.blocked import nearest
+from tamis.numerics.device import resolve
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -47,7 +48,7 @@ def cluster(
     restarts: int = 1,
     tolerance: float = 1e-4,
     engine: Engine = "numpy",
-    device: str = "cpu",
+    device: str = "auto",
     block: int | None = None,
 ) -> Clusters:
     """Lloyd's k-means from k-means++ starts on a sample; the best of `restarts`.
@@ -57,14 +58,17 @@ def cluster(
     back; at `k >= n` the number of distinct rows is the limit. With `numpy`, distances are
     rechecked in float64 and means summed in float64 in row order: the same seed gives the same
     labels whatever the block size or thread count. `torch` does the distances on `device`;
-    `faiss` runs its own
-    iterations, all of them, from the same starts. O(n k d) an iteration.
+    `faiss` runs its own iterations, all of them, from the same starts. O(n k d) an iteration.
     """
     if len(x) == 0:
         raise DataError("k-means needs at least one row, got none")
     if k >= len(x):
         k = min(k, len(np.unique(x, axis=0)))
     k = max(1, k)
+    where: str = engine
+    if engine == "torch":
+        device = resolve(device)
+        where = f"torch on {device}"
     assign = _torch_assign(device) if engine == "torch" else _numpy_assign(block)
     best: Clusters | None = None
     for _ in range(max(1, restarts)):
@@ -74,7 +78,7 @@ def cluster(
         else:
             found = _lloyd(x, starts, assign, iterations, tolerance)
         if best is None or found.inertia < best.inertia:
-            best = replace(found, engine=found.engine or engine)
+            best = replace(found, engine=found.engine or where)
     if best is None:
         raise DataError("k-means found no solution")
     return best

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import DataError
+from tamis.numerics.device import resolve
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -56,7 +57,7 @@ def solve(
     iterations: int = 2000,
     momentum: float = 1.3,
     precision: Precision = "float64",
-    device: str = "cpu",
+    device: str = "auto",
     kernel_bytes: int = KERNEL_BYTES,
 ) -> Potentials:
     """Sinkhorn in the log domain for squared Euclidean cost and uniform weights.
@@ -75,7 +76,7 @@ def solve(
         )
     if not epsilon > 0:
         raise DataError(f"epsilon must be above 0, got {epsilon}")
-    problem = _Problem(target, candidates, precision, device, kernel_bytes)
+    problem = _Problem(target, candidates, precision, resolve(device), kernel_bytes)
     schedule, middle = [epsilon], median_cost(target, candidates)
     while schedule[-1] < _ANNEAL * middle:
         schedule.append(schedule[-1] * 2)
