@@ -106,6 +106,10 @@ def test_plain_rows(tmp_path: Path) -> None:
     info = json.loads((tmp_path / "m" / "manifest.json").read_text())
     assert info == written.info
     assert info["weights_mode"] == "token_mean" and info["weight_column"] == "weight"
+    assert info["heldout_content_hash"] == content_hash(rows([talk("h", "k")], prefix="h"))
+    plain = write(tmp_path / "plain", rows(conversations))
+    assert (plain.info["weights_mode"], plain.info["weight_column"]) == ("none", None)
+    assert plain.info["heldout_content_hash"] is None
     assert [(f["path"], f["split"], f["n_rows"]) for f in info["files"]] == [
         ("data/train-00000.parquet", "train", 3),
         ("data/heldout-00000.parquet", "heldout", 1),
@@ -137,6 +141,27 @@ def test_tool_calls_come_back_as_they_went_in(tmp_path: Path) -> None:
     path = tmp_path / "m" / "data" / "train-00000.parquet"
     query = f"select messages[3].tool_calls -> '$[0].function' ->> 'name' from '{path}' limit 1"
     assert duckdb.sql(query).fetchall() == [("f",)]
+
+
+@pytest.mark.parametrize("keys", [("Name", "x"), ("a", "A"), ("a b",), ("extra",), ("k" * 80,)])
+def test_odd_keys_stay_readable_in_sql(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    import duckdb
+
+    messages = [talk("q", "a")[0] | {"name": "ann"}, talk("q", "a")[1] | dict.fromkeys(keys, 1)]
+    pq.write_table(to_table(rows([messages])), tmp_path / "x.parquet")
+    query = f"select messages[1].name, messages[2].extra from '{tmp_path}/x.parquet'"
+    name, more = duckdb.sql(query).fetchall()[0]
+    assert name == "ann" and json.loads(more) == dict.fromkeys(keys, 1)
+    assert decode_messages(from_table(pq.read_table(tmp_path / "x.parquet"))["messages"]) == [
+        messages
+    ]
+
+
+def test_many_keys_go_into_one_field() -> None:
+    messages = [talk("q", "a")[0], talk("q", "a")[1] | {f"k{i}": i for i in range(40)}]
+    table = to_table(rows([messages]))
+    assert table.schema.field("messages").type.value_type.num_fields == 7
+    assert decode_messages(from_table(table)["messages"]) == [messages]
 
 
 json_values = st.recursive(

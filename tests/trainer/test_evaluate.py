@@ -117,7 +117,9 @@ def test_a_match_is_up_to_case_and_white_space(
     assert run(rows, tiny, 6)["match"].to_pylist() == [True, True, True, False, False]
 
 
-def test_rows_that_cannot_be_judged(tiny: Model, table: Callable[..., pa.Table], sums: Any) -> None:
+def test_rows_that_cannot_be_judged(
+    tiny: Model, table: Callable[..., pa.Table], sums: Any, tokenizer: Any
+) -> None:
     user = {"role": "user", "content": "what?"}
     long = {"role": "user", "content": "sum " * 400}
     rows = [
@@ -138,7 +140,10 @@ def test_rows_that_cannot_be_judged(tiny: Model, table: Callable[..., pa.Table],
     assert found["tokens"].to_pylist()[1:] == [0, 0, 0, 0]
     assert found["match"].to_pylist()[1:] == [None, None, False, None]
     # Too long for a loss, yet it can be asked: of its prompt the end is kept.
-    assert found["generated"][3].as_py() is not None
+    before = prompt([long], None, tokenizer, prompt_style="chat")[-(256 - LIMIT) :]
+    stops = stop_ids(tokenizer, prompt_style="chat")
+    made = literal_greedy(load_model(tiny, "cpu"), before, stops, LIMIT)
+    assert found["generated"][3].as_py() == tokenizer.decode(made, skip_special_tokens=True)
     assert metrics(found, resamples=100, seed=0)["exact_match"]["value"] == 0.0
 
 
@@ -181,6 +186,9 @@ def test_differences_are_paired(found: pa.Table) -> None:
 def test_plain_style(tiny: Model, table: Callable[..., pa.Table], tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "sum?"}, {"role": "assistant", "content": "five"}]
     row = run(table([messages]), tiny, 4, style="plain").to_pylist()[0]
+    # An answer to nothing: its first token cannot be predicted, and nothing can be asked.
+    alone = run(table([messages[1:]]), tiny, 4, style="plain").to_pylist()[0]
+    assert alone["tokens"] == row["tokens"] - 1 and alone["generated"] is None
     assert row["tokens"] == len(tokenizer("five")["input_ids"]) + 1
     made = literal_greedy(load_model(tiny, "cpu"), tokenizer("sum?\n\n")["input_ids"], [0], 4)
     assert row["generated"] == tokenizer.decode(made, skip_special_tokens=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tamis.errors import DataError
 from tamis.language.render import cut, render
 from tamis.trainer.data import prepare, steps
+from tamis.trainer.pack import packed
 
 
 def test_examples_are_the_rendered_rows(
@@ -71,6 +72,17 @@ def test_nothing_to_train_on_is_an_error(
         prepare(table(sums[:3]), tokenizer, prompt_style="chat", max_length=4)
     with pytest.raises(DataError, match="none of the 2 rows"):
         prepare(table(sums[:2], [0.0, 0.0]), tokenizer, prompt_style="chat", max_length=256)
+
+
+def test_nothing_predicts_the_first_token(tokenizer: Any, table: Callable[..., pa.Table]) -> None:
+    rows = table([[{"role": "assistant", "content": "five and six"}]] * 2)
+    found = prepare(rows, tokenizer, prompt_style="plain", max_length=256)
+    assert found.labelled[found.indptr[:-1]].all()
+    for i in range(2):
+        ids, labels = found.row(i)
+        assert labels.tolist() == [-100, *ids[1:].tolist()]
+    together = packed(found, [0, 1])
+    assert int((together["labels"] != -100).sum()) == 2 * (len(ids) - 1)
 
 
 def test_fingerprint_follows_tokens_labels_weights_and_ids(
