@@ -1,11 +1,12 @@
-"""Run every benchmark, one after another, and record each result under benchmarks/results/.
+"""Run every benchmark, one after another, record each result, and print one table of them all.
 
 `python -m benchmarks [NAME...]`. A benchmark is a script that measures a rival or a floor in the
-same run and prints one JSON line; `--out FILE` records it.
+same run and prints one JSON line; `--out FILE` records it under benchmarks/results/.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +16,32 @@ HERE = Path(__file__).resolve().parent
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; returns how many failed."""
-    scripts = {p.stem: p for p in sorted(HERE.glob("*.py")) if not p.stem.startswith("_")}
-    scripts.pop("machine", None)
+    scripts = [p.stem for p in sorted(HERE.glob("*.py")) if not p.stem.startswith("_")]
+    unknown = sorted(set(names) - set(scripts))
+    if unknown:
+        print(f"there is no benchmark {unknown[0]!r}; there are {', '.join(scripts)}")
+        return 1
     failed = 0
     for name in names or scripts:
-        if name not in scripts:
-            print(f"there is no benchmark {name!r}; there are {', '.join(scripts)}")
-            return 1
         print(f"== {name}", flush=True)
-        out = HERE / "results" / f"{name}.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(out)]
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(recorded(name))]
         failed += subprocess.run(command, cwd=HERE.parent, check=False).returncode != 0
+    for name in names or scripts:
+        if recorded(name).is_file():
+            print(line(json.loads(recorded(name).read_text(encoding="utf-8"))))
     return failed
+
+
+def recorded(name: str) -> Path:
+    """Where the result of a benchmark lies."""
+    return HERE / "results" / f"{name}.json"
+
+
+def line(result: dict[str, object]) -> str:
+    """The ratios of one result, its aims and the load it was measured under."""
+    told = [f"{k} {v}" for k, v in result.items() if "ratio" in k or "times_" in k or "aim" in k]
+    loads = [f"{k} {v}" for k, v in result.items() if k.startswith("load")]
+    return f"{result['benchmark']!s:<18} {'; '.join([*told, *loads])}"
 
 
 if __name__ == "__main__":
