@@ -39,3 +39,14 @@ def test_unit_rows_of_extreme_scales():
     x = np.array([[3e-30, 4e-30], [0, 0], [3e30, 4e30], [-1, 0]], dtype=np.float32)
     want = [[0.6, 0.8], [0, 0], [0.6, 0.8], [-1, 0]]
     np.testing.assert_allclose(unit_rows(x), want, atol=1e-7)
+
+
+def test_near_ties_that_single_precision_cannot_tell():
+    # Far from the origin float32 products round by more than the centres differ.
+    rng = np.random.default_rng(4)
+    x = (300 + rng.normal(size=(300, 6))).astype(np.float32)
+    centres = (300 + rng.normal(size=(40, 6))).astype(np.float32)
+    rough = (x @ centres.T - 0.5 * (centres * centres).sum(axis=1)).argmax(axis=1)
+    want = exact_nearest(x, centres)[0]
+    assert (rough != want).any()
+    assert nearest(x, centres)[0].tolist() == want.tolist()

@@ -111,3 +111,15 @@ def test_rounding_is_monotone_and_joins_neighbours():
     assert keys == sorted(keys)
     assert rounded(0.1 + 0.2) == rounded(0.3) and rounded(0.0) == 0.0
     assert rounded(1.0) != rounded(1.0 + 1e-11)
+
+
+def test_stops_where_rows_that_are_not_here_may_win():
+    value = {0: 9.0, 1: 6.0, 2: 5.0, 3: 4.0}
+
+    def run(above):
+        gains = lambda rows: [value[r] for r in rows]  # noqa: E731
+        return lazy(list(value), list(value.values()), gains, lambda row: None, 9, above=above)[0]
+
+    assert run(None).tolist() == [0, 1, 2, 3]
+    # A gain equal to the best outside may belong to a lower row there.
+    assert run(5.0).tolist() == [0, 1] and run(4.9).tolist() == [0, 1, 2]

@@ -134,3 +134,16 @@ def test_block_rule_with_one_row_is_the_plain_rule():
     assert len(blockwise_filter(x, order, 0.5, 200, 50)) < len(
         greedy_filter(x, order, 0.5, 200).kept
     )
+
+
+def test_near_copies_just_on_either_side_of_a_high_threshold():
+    # Nearly parallel rows: here the bound is hardly above the cosine itself.
+    r = np.random.default_rng(8)
+    base = unit(r.normal(size=(400, 128)))
+    other = r.normal(size=(400, 128))
+    other = unit(other - (other * base).sum(axis=1, keepdims=True) * base)
+    cos = np.where(np.arange(400) % 2, 0.9992, 0.9988)[:, None]
+    x = np.concatenate([base, cos * base + np.sqrt(1 - cos**2) * other]).astype(np.float32)
+    got = greedy_filter(x, np.arange(800), 0.999, 800)
+    assert got.kept.tolist() == [*range(400), *range(400, 800, 2)]
+    assert got.nearest[401::2].tolist() == list(range(1, 400, 2))

@@ -108,6 +108,14 @@ def test_exact_draw(seed, n, budget, ties):
     inside = (score >= low) & (score <= high)
     if budget <= inside.sum():
         assert inside[rows].all()
+        bins = max(1, min(50, len(np.unique(score[inside]))))
+        edges = np.linspace(low, high, bins + 1)
+        place = np.clip(np.searchsorted(edges, score, side="left") - 1, 0, bins - 1)
+        sizes = np.bincount(place[inside], minlength=bins)
+        taken = np.bincount(place[rows], minlength=bins)
+        # Bins with rows left over differ by at most one.
+        over = taken[taken < sizes]
+        assert len(over) == 0 or over.max() - over.min() <= 1
     else:
         # The tails enter only when the range is used up, nearest first.
         assert inside.sum() == inside[rows].sum()

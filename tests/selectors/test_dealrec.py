@@ -83,3 +83,9 @@ def test_constant_scores_are_one_group():
     for wrong in ({"weight": -1.0}, {"groups": 0}, {"hard_prune": 1.0}):
         with pytest.raises(RecipeError, match="dealrec"):
             DealRec(**wrong)
+
+
+def test_a_score_on_an_edge_belongs_to_the_lower_range():
+    method = DealRec(groups=4)
+    assert method.ranges(np.arange(9) / 8).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert method.ranges(np.array([5.0])).tolist() == [0]
