@@ -123,7 +123,7 @@ class Store:
         return sorted(found, key=lambda a: (a.seal["created_utc"], a.key))
 
     def point(self, kind: str, name: str, key: str) -> None:
-        """Note which artefact of a kind a name stands for now; what people query follows this."""
+        """Note which artefact of a kind a name stands for; what people query follows this."""
         if self.latest(kind).get(name) != key:
             files.write_json(self.root / "latest" / kind / f"{name}.json", {"key": key})
 
