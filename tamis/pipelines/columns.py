@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tamis.errors import RecipeError
 from tamis.pipelines.pool import Snapshot
+from tamis.selectors import Ragged
 from tamis.storage import matrices
 from tamis.storage.artifact import Say, Store
 from tamis.storage.signals import SignalTable
@@ -27,8 +28,8 @@ class Columns:
     signals: Mapping[str, str]
     say: Say
 
-    def values(self, name: str) -> np.ndarray:
-        """One value a row of the pool; NaN or None where there is none, (n, d) for vectors."""
+    def values(self, name: str) -> np.ndarray | Ragged:
+        """The column of the pool: NaN or None where a row has no value, (n, d) for vectors."""
         signal, dot, field = name.partition(".")
         if not dot:
             return _numpy(self.pool.column(name))
@@ -71,8 +72,10 @@ def _first(parts: list[Path], signal: str) -> Path:
     return parts[0]
 
 
-def missing(values: np.ndarray) -> np.ndarray:
-    """Which rows have no value."""
+def missing(values: np.ndarray | Ragged) -> np.ndarray:
+    """Which rows have no value. A row of a ragged column has one when its list is not empty."""
+    if isinstance(values, Ragged):
+        return np.diff(values.indptr) == 0
     if values.ndim > 1:
         return ~np.isfinite(values).all(axis=1)
     if values.dtype == object:
@@ -80,9 +83,14 @@ def missing(values: np.ndarray) -> np.ndarray:
     return ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
 
 
-def _numpy(array: pa.Array) -> np.ndarray:
-    """Numbers as float64 with NaN for null (whole integer columns stay), the rest as objects."""
+def _numpy(array: pa.Array) -> np.ndarray | Ragged:
+    """Numbers as float64 with NaN for null (whole integer columns stay), lists as `Ragged`, the
+    rest as objects."""
     kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        sizes = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return Ragged(indptr, _numpy(array.flatten()))
     if pa.types.is_integer(kind) and array.null_count == 0:
         return array.to_numpy(zero_copy_only=False).astype(np.int64)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):

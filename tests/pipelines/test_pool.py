@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from tamis.errors import DataError, RecipeError
 from tamis.pipelines import heldout
-from tamis.pipelines.columns import Columns
+from tamis.pipelines.columns import Columns, missing
 from tamis.pipelines.pool import Snapshot, snapshot
 from tamis.samples import decode_messages
 from tamis.storage.artifact import Store
@@ -111,3 +112,17 @@ def test_two_sources_make_one_pool(put_rows: Put, store: Store) -> None:
     only = snapshot(store, {"b": store.latest("samples")["b"]})
     assert len(both) == 10
     assert set(only.ids.to_pylist()) < set(both.ids.to_pylist())
+
+
+def test_columns_of_lists_are_ragged_whatever_their_lengths(put_rows: Put, store: Store) -> None:
+    given = [[1.0, 2.0], [3.0], None, [], [4.0, 5.0, 6.0]]
+    made = [{**r, "turns": turns} for r, turns in zip(rows(5), given, strict=True)]
+    same = [{**r, "turns": [1.5, 2.5]} for r in rows(3)]
+    for source in (made, same):
+        pool = put_rows("a", source)
+        values = columns(store, pool).values("turns")
+        wanted = {r["number"]: r["turns"] or [] for r in source}
+        numbers = pool.column("number").to_pylist()
+        got = [values.values[a:b].tolist() for a, b in pairwise(values.indptr)]
+        assert got == [wanted[n] for n in numbers]
+        assert missing(values).tolist() == [not wanted[n] for n in numbers]
