@@ -30,7 +30,7 @@ class Sizes:
 
     base: int = BASE_ROWS
     heldout: int = 200
-    pretrain: int = 48_000
+    pretrain: int = 36_000
 
 
 @dataclass(frozen=True, slots=True)

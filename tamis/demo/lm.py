@@ -64,7 +64,6 @@ class Shape:
     positions: int = 512
     batch: int = 16  # rows of a step
     epochs: int = 1
-    question_weight: float = 0.03
     peak: float = 2e-3
     warmup: int = 40
     seed: int = 0
@@ -169,8 +168,7 @@ def _masked(ids: np.ndarray, begin: int, end: int) -> Encoded:
 def train_model(
     rows: Sequence[Encoded], vocab: int, shape: Shape, progress: Progress
 ) -> tuple[torch.nn.Module, list[float]]:
-    """Train a Llama of random weights: AdamW, cosine. The loss is the answers' NLL plus a little of
-    the questions'.
+    """Train a Llama of random weights on the answers: AdamW, cosine.
 
     Returns the model and the loss of every step in nats a token.
     """
@@ -185,7 +183,7 @@ def train_model(
         for step, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = shape.peak * _rate(step, len(batches), shape.warmup)
-            loss = _loss(model, *_padded([rows[i] for i in batch]), shape.question_weight)
+            loss = _loss(model, *_padded([rows[i] for i in batch]))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -220,17 +218,17 @@ def new_model(vocab: int, shape: Shape) -> torch.nn.Module:
     return LlamaForCausalLM(config)
 
 
-def _loss(
-    model: torch.nn.Module, ids: np.ndarray, answers: np.ndarray, question_weight: float
-) -> torch.Tensor:
-    """Weighted mean NLL. Rows are padded on the right, so causal attention needs no mask."""
+def _loss(model: torch.nn.Module, ids: np.ndarray, answers: np.ndarray) -> torch.Tensor:
+    """Mean NLL of the answers' tokens; the head sees only the positions before them.
+
+    Rows are padded on the right, so causal attention needs no mask.
+    """
     import torch
 
     x = torch.from_numpy(ids)
-    weight = torch.from_numpy(np.where(answers, 1.0, question_weight * (ids > 0))).float()[:, 1:]
-    logits = model(input_ids=x, use_cache=False).logits[:, :-1]
-    nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), x[:, 1:], reduction="none")
-    return (nll * weight).sum() / weight.sum()
+    wanted = torch.from_numpy(answers)[:, 1:]
+    hidden = model.model(input_ids=x, use_cache=False).last_hidden_state[:, :-1]
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), x[:, 1:][wanted])
 
 
 def _padded(rows: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray]:

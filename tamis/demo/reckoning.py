@@ -38,7 +38,7 @@ where s.selection = $key
 class Found:
     """How one defect was found. `precision` is of the rule: of the rows it dropped, the share that
     carry any defect it is meant for. `auc`: how often `nll.mean` ranks a planted row above a clean
-    one, None for copies. `kept` are planted rows in the subset."""
+    one, None for copies. `kept` are planted rows in the subset; for copies, whole pairs in it."""
 
     defect: str
     rule: str
@@ -94,8 +94,14 @@ def _found(rows: Sequence[Row], defect: str, rule: str) -> Found:
         len(caught) / max(1, len(bad)),
         _precision(rows, rule),
         None if defect in COPIES else _auc(rows, defect),
-        sum(r["kept"] for r in bad),
+        len(_whole_pairs(rows, defect)) if defect in COPIES else sum(r["kept"] for r in bad),
     )
+
+
+def _whole_pairs(rows: Sequence[Row], defect: str) -> set[str]:
+    """The pairs of which both rows are in the subset."""
+    copies = {r["twin"] for r in rows if r["planted"] == defect and r["kept"]}
+    return copies & {r["twin"] for r in rows if r["planted"] == "none" and r["kept"]}
 
 
 def _precision(rows: Sequence[Row], rule: str) -> float:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tamis.demo import words as w
-from tamis.demo.skills import SKILLS, Case, draw_from, split_of
+from tamis.demo.case import Case
+from tamis.demo.skills import SKILLS, draw_from, split_of
 
 Message = dict[str, Any]
 SKEWED = "comparison"  # the skill that the pool has far too much of
 SKEW_SHARE = 0.3
 # What a small model needs more examples of, relative to the other skills.
-LEARNING = {"comparison": 4, "extraction": 4, "arithmetic": 4, "sorting": 2}
+LEARNING = {"comparison": 4, "extraction": 3, "arithmetic": 3, "sorting": 2}
 SURE = "Begin every answer with the word Sure."
 TEACHER = "You are a patient teacher."
 

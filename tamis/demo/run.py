@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -36,16 +37,36 @@ def demo(
     A second run in the same folder reuses the data, the model and every stage. `sizes`, `shape` and
     `settings` (over the recipe) make it smaller; the defaults take a few minutes on two cores.
     """
+    with _one_thread():
+        return _demo(folder, say, progress, sizes, shape or lm.Shape(), settings)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small gain little from a second thread, and lose much where cores are busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _demo(
+    folder: Path,
+    say: Say,
+    progress: Progress,
+    sizes: data.Sizes | None,
+    shape: lm.Shape,
+    settings: tuple[str, ...],
+) -> dict[str, Any]:
     start = time.monotonic()
     say("writing the demo's data: instruction rows with planted defects")
     written = data.write(folder / "data", seed=SEED, sizes=sizes)
-    model, reused = lm.trained(
-        Store(folder / "models"),
-        written.pretrain,
-        shape=shape or lm.Shape(),
-        say=say,
-        progress=progress,
-    )
+    models = Store(folder / "models")
+    model, reused = lm.trained(models, written.pretrain, shape=shape, say=say, progress=progress)
     say(
         f"language model {'reused' if reused else 'trained'}: {model.facts['parameters']:,} weights"
     )

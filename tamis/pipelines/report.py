@@ -20,6 +20,7 @@ from tamis.storage.catalogue import OpenStore, open_store
 FOLDER = "reports"
 TOKENS = "tokens.total"
 SHOWN_ROWS = 20
+FIGURES = ("nll", "exact_match", "token_accuracy")
 SHOWN_REJECTS = 5
 SHOWN_VALUES = 6
 # What the subsets of a run are called on the page.
@@ -97,7 +98,7 @@ def collect(store: OpenStore, run: Run) -> page.ReportData:
         reasons=_in_words(reasons),
         composition=composition,
         rejected=_rejected(store),
-        histograms=[_histogram(store, key, name) for name in signals] if key else [],
+        histograms=[_histogram(store, key, name) for name in _ordered(run, signals)] if key else [],
         compared=_compared(run, store),
         differences=_differences(run),
         kept=_rows(store, run, signals, kept=True),
@@ -218,10 +219,15 @@ def _facts(store: OpenStore, key: str | None) -> dict[str, Any]:
 
 
 def _intervals(figures: Mapping[str, Any]) -> dict[str, page.Interval]:
+    """The figures that are intervals, the decisive ones first; how often an answer came to its end
+    is no measure of quality and is left out."""
+    names = [n for n in FIGURES if n in figures] + [n for n in figures if n not in FIGURES]
     return {
-        name: page.Interval(value["value"], value["low"], value["high"])
-        for name, value in figures.items()
-        if isinstance(value, dict) and value.keys() >= {"value", "low", "high"}
+        name: page.Interval(figures[name]["value"], figures[name]["low"], figures[name]["high"])
+        for name in names
+        if name != "stopped"
+        and isinstance(figures[name], dict)
+        and figures[name].keys() >= {"value", "low", "high"}
     }
 
 
@@ -252,6 +258,12 @@ def _used(run: Run, signals: Sequence[str]) -> list[str]:
     for option in ((settings.get("select") or {}).get("options") or {}).values():
         named |= {str(x) for x in (option if isinstance(option, list) else [option])}
     return [name for name in signals if name in named][:SHOWN_VALUES]
+
+
+def _ordered(run: Run, signals: Sequence[str]) -> list[str]:
+    """What the decision was made by stands first."""
+    used = _used(run, signals)
+    return [*used, *(name for name in signals if name not in used)]
 
 
 def _values(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -93,11 +94,9 @@ def _tallest(data: Histogram) -> float:
 
 def _medians(data: Histogram) -> Markup:
     lines = []
-    low, high = data.edges[0], data.edges[-1]
     for value, name in ((data.dropped_median, "dropped"), (data.kept_median, "kept")):
-        if value is not None and high > low:
-            at = min(max((value - low) / (high - low), 0.0), 1.0)
-            x = f"{LEFT + at * (WIDTH - LEFT - RIGHT):.1f}"
+        if value is not None:
+            x = f"{LEFT + _place(data.edges, value) * (WIDTH - LEFT - RIGHT):.1f}"
             lines.append(
                 Markup('<line class="median {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
                     name, x, x, TOP - 6, HEIGHT - BOTTOM
@@ -106,19 +105,25 @@ def _medians(data: Histogram) -> Markup:
     return Markup("").join(lines)
 
 
+def _place(edges: Sequence[float], value: float) -> float:
+    """Where a value lies between 0 and 1; every bin is as wide as any other on the page."""
+    bins = len(edges) - 1
+    at = min(max(bisect_right(edges, value) - 1, 0), bins - 1)
+    within = (value - edges[at]) / (edges[at + 1] - edges[at])
+    return (at + min(max(within, 0.0), 1.0)) / bins
+
+
 def _ticks(edges: Sequence[float]) -> Markup:
-    y = HEIGHT - 5
-    middle = edges[0] + (edges[-1] - edges[0]) / 2
-    places = (
-        (LEFT, "start", edges[0]),
-        (WIDTH / 2, "middle", middle),
-        (WIDTH - RIGHT, "end", edges[-1]),
-    )
+    y, bins = HEIGHT - 5, len(edges) - 1
+    ends = [(LEFT, "start", edges[0]), (WIDTH - RIGHT, "end", edges[-1])]
+    inner = []
+    if bins % 2 == 0:
+        inner.append((WIDTH / 2, "middle", edges[bins // 2]))
     return Markup("").join(
         Markup('<text class="label" x="{}" y="{}" text-anchor="{}">{}</text>').format(
             x, y, anchor, decimal(value)
         )
-        for x, anchor, value in places
+        for x, anchor, value in [*ends, *inner]
     )
 
 

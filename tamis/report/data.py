@@ -45,7 +45,8 @@ class Histogram:
     """A signal over the pool: `kept` and `dropped` count rows between neighbouring `edges`.
 
     Values beyond the first and last edge are counted in the end bins. `missing` rows have no value.
-    `kept_median` and `dropped_median` are None where a side has no value.
+    `kept_median` and `dropped_median` are None where a side has no value. `constant` is the value
+    that all rows share, where they do: then nothing is drawn.
     """
 
     signal: str
@@ -55,6 +56,7 @@ class Histogram:
     kept_median: float | None
     dropped_median: float | None
     missing: int = 0
+    constant: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ ROWS = [
     row("near_duplicate", "selected", twin="a"),
     row("none", "selected", twin="b"),
     row("near_duplicate", NLL, twin="b"),
+    # a near pair that is whole in the subset
+    row("none", "selected", twin="d"),
+    row("near_duplicate", "selected", twin="d"),
     # an exact pair: the copy was kept, the original dropped
     row("none", "duplicate", twin="c"),
     row("exact_duplicate", "selected", twin="c"),
@@ -54,6 +57,8 @@ def test_recall_precision_and_what_is_left() -> None:
     assert found["noise"].recall == 1
     assert found["truncated"].recall == 0
     assert (found["near_duplicate"].found, found["near_duplicate"].precision) == (1, 1 / 2)
+    assert (found["near_duplicate"].planted, found["near_duplicate"].kept) == (3, 1)
+    assert found["exact_duplicate"].kept == 0  # its original is not in the subset
     assert (found["exact_duplicate"].found, found["exact_duplicate"].precision) == (1, 1 / 2)
 
 

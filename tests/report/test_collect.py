@@ -162,3 +162,13 @@ def test_bins_count_what_lies_between_their_edges() -> None:
         assert chart.kept[at] == (inside & kept).sum()
         assert chart.dropped[at] == (inside & ~kept).sum()
     assert chart.kept_median == np.median(given_values[kept])
+
+
+def test_a_long_tail_has_a_logarithmic_axis_and_equal_values_a_constant() -> None:
+    given_values = np.concatenate([np.full(900, 0.01), np.geomspace(0.001, 50, 100)])
+    chart = histogram("x", given_values, np.ones(1000, bool))
+    ratios = [b / a for a, b in zip(chart.edges, chart.edges[1:], strict=False)]
+    assert max(ratios) == pytest.approx(min(ratios)) and min(ratios) > 1
+    at = next(i for i, edge in enumerate(chart.edges) if edge > 0.01) - 1
+    assert chart.kept[at] >= 900 and chart.constant is None
+    assert histogram("x", np.full(5, 3.25), np.ones(5, bool)).constant == 3.25

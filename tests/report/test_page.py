@@ -163,6 +163,21 @@ def test_bars_are_as_tall_as_their_shares() -> None:
     assert [h / tallest for h in heights] == pytest.approx([s / 0.75 for s in shares], abs=2e-3)
 
 
+def test_medians_stand_where_their_bin_is() -> None:
+    chart = Histogram("x", [1, 10, 100, 1000], [1, 1, 1], [0, 0, 0], 55.0, None)
+    html = render(dataclasses.replace(pages.full(), histograms=[chart], compared=[]))
+    at = float(re.search(r'class="median kept" x1="([\d.]+)"', html)[1])
+    # half of the second of three bins, on 320 wide paper with 4 on either side
+    assert at == pytest.approx(4 + 312 * (1 + 0.5) / 3, abs=0.1)
+
+
+def test_what_is_the_same_everywhere_is_told_and_not_drawn() -> None:
+    chart = Histogram("all_alike", [0, 1], [9], [9], 0.5, 0.5, constant=0.5)
+    page = outline(render(dataclasses.replace(pages.full(), histograms=[chart], compared=[])))
+    assert "svg" not in {tag for tag, _ in page.tags}
+    assert "The same in every row: all_alike 0.5" in " ".join("".join(page.text).split())
+
+
 def test_verdict_tells_subset_difference_and_cost() -> None:
     told = sentence(pages.full())
     assert "deita kept 412 of 2\u2009000 rows (20.6%)" in told
