@@ -39,9 +39,13 @@ def recorded(name: str) -> Path:
 
 def line(result: dict[str, object]) -> str:
     """The ratios of one result, its aims and the load it was measured under."""
-    told = [f"{k} {v}" for k, v in result.items() if "ratio" in k or "times_" in k or "aim" in k]
-    loads = [f"{k} {v}" for k, v in result.items() if k.startswith("load")]
-    return f"{result['benchmark']!s:<18} {'; '.join([*told, *loads])}"
+    flat = {}
+    for key, value in result.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{key} {part}".strip(): v for part, v in parts.items()}
+    told = ("ratio", "times_", "aim", "load")
+    shown = [f"{k} {v}" for k, v in flat.items() if any(word in k for word in told)]
+    return f"{result['benchmark']!s:<18} {'; '.join(shown)}"
 
 
 if __name__ == "__main__":

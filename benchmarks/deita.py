@@ -6,14 +6,12 @@ python benchmarks/deita.py --out benchmarks/results/deita.json [--check]
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._record import record
 from tamis.numerics.threshold import greedy_filter
 
 
@@ -74,15 +72,7 @@ def main() -> None:
         start = time.perf_counter()
         same = found.kept.tolist() == loop(x, given.tau, given.picks)
         result |= {"loop_seconds": round(time.perf_counter() - start, 2), "same_rows": same}
-    result |= {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
-        "load": round(os.getloadavg()[0], 2),
-    }
-    line = json.dumps(result)
-    print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(line + "\n", encoding="utf-8")
+    record(result, given.out)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ import argparse
 import heapq
 import importlib
 import importlib.util
-import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._record import record
 from tamis.selectors import FacilityLocation, Pool
 
 
@@ -95,14 +93,8 @@ def main() -> None:
         result[f"{name}_objective_share"] = objective(x, picked) / reached
     result |= {
         "aim": 2,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
-        "load": round(os.getloadavg()[0], 2),
     }
-    line = json.dumps(result)
-    print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(line + "\n", encoding="utf-8")
+    record(result, given.out)
 
 
 if __name__ == "__main__":

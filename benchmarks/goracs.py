@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._record import record
 from tamis.numerics import exchange
 from tamis.selectors import Goracs, Pool
 
@@ -33,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if importlib.util.find_spec("ot") is None:
-        print(json.dumps({"benchmark": "goracs", "skipped": "POT is not installed"}))
+        print("goracs: skipped, POT is not installed")
         return
     ot = importlib.import_module("ot")  # before the clock starts: it takes seconds
     rng = np.random.default_rng(0)
@@ -75,14 +73,8 @@ def main() -> None:
         "emd2_seconds_scaled": round(slow, 1),
         "ratio": round(slow / seconds, 1),
         "aim": 20,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
-        "load": round(os.getloadavg()[0], 2),
     }
-    line = json.dumps(result)
-    print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(line + "\n", encoding="utf-8")
+    record(result, given.out)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
@@ -42,6 +40,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import datasets
 from tamis.samples import content_key, encode_message
 from tamis.storage.shapes import normalise
+
+from benchmarks._record import record
 datasets.disable_progress_bars()
 
 def same(row, index):
@@ -144,14 +144,8 @@ def main() -> None:
         "ingest_peak_bytes_at_tenfold_rows": large[2],
         "ingest_rows_per_second_at_tenfold_rows": round(10 * options.rows / large[1]),
         "bytes_more_per_row_more": round((large[2] - ours[0][2]) / (9 * options.rows), 2),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}",
-        "load_average": [round(load, 2) for load in os.getloadavg()],
     }
-    print(json.dumps(result))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    record(result, options.out)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ python benchmarks/kmeans.py --out benchmarks/results/kmeans.json
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._record import record
 from tamis.numerics.kmeans import cluster
 
 
@@ -65,14 +63,8 @@ def main() -> None:
         "aim": 1,
         "inertia": inertia,
         "faiss_inertia": reached,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
-        "load": round(os.getloadavg()[0], 2),
     }
-    line = json.dumps(result)
-    print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(line + "\n", encoding="utf-8")
+    record(result, given.out)
 
 
 if __name__ == "__main__":

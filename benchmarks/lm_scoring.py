@@ -11,9 +11,7 @@ machine slows both. Prints one JSON line.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -25,6 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks._record import record
 from tamis.language.forward import Engine, Pass
 from tamis.language.load import load_model
 from tamis.recipe import Model
@@ -60,8 +59,6 @@ def main() -> None:
     plain = load_model(model, "cpu")
     result: dict[str, Any] = {
         "benchmark": "lm_scoring",
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
@@ -83,11 +80,7 @@ def main() -> None:
                     statistics.mean(len(r.conditional.targets) for r in rows), 1
                 ),
             }
-    result["load_after"] = round(os.getloadavg()[0], 2)
-    line = json.dumps(result)
-    print(line)
-    if options.out:
-        Path(options.out).write_text(line + "\n")
+    record(result, Path(options.out) if options.out else None)
     if any(r["largest_difference"] > 1e-5 for r in result.values() if isinstance(r, dict)):
         sys.exit("the values differ by more than 1e-5")
 

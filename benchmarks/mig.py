@@ -7,9 +7,6 @@ faster.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import time
 from pathlib import Path
@@ -17,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks._record import record
 from tamis.selectors import Mig, Pool, Ragged
 
 
@@ -104,14 +102,8 @@ def main() -> None:
         "ratio": round(slow / fast, 1),
         "aim_ratio": 200,
         "threads": 1,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
-        "load": round(os.getloadavg()[0], 2),
     }
-    line = json.dumps(result)
-    print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(line + "\n", encoding="utf-8")
+    record(result, given.out)
 
 
 if __name__ == "__main__":

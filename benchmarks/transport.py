@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
-import os
-import platform
 import resource
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._record import record
 from tamis.numerics import sinkhorn
 
 
@@ -90,15 +88,7 @@ def main() -> None:
             result[f"pot_{method}_ratio"] = round(slow / seconds, 2)
             gap = np.abs(g - (found.g - found.g.mean())).max()
             result[f"pot_{method}_difference"] = float(gap)
-    result |= {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}",
-        "load": round(os.getloadavg()[0], 2),
-    }
-    line = json.dumps(result)
-    print(line)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(line + "\n", encoding="utf-8")
+    record(result, given.out)
 
 
 if __name__ == "__main__":
