@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks._record import record
+
 INGEST = """
 import resource, sys, time
 from contextlib import nullcontext
@@ -41,7 +43,7 @@ import datasets
 from tamis.samples import content_key, encode_message
 from tamis.storage.shapes import normalise
 
-from benchmarks._record import record
+
 datasets.disable_progress_bars()
 
 def same(row, index):
