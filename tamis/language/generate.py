@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tamis.language.batch import batches
+from tamis.language.parallel import spread
 from tamis.language.render import RenderError, render, special_ids
 
 # Padded prompt tokens of a batch, and its rows: the cache of keys and values grows with both.
@@ -65,17 +66,27 @@ def greedy(
         use_cache=True,
     )
     lengths = np.array([len(p) for p in prompts])
-    for batch in batches(lengths, _TOKENS[device.type]):
-        for rows in np.split(batch, range(_ROWS[device.type], len(batch), _ROWS[device.type])):
-            ids, mask = _left_padded([prompts[i] for i in rows])
-            with torch.inference_mode():
-                out = model.generate(
-                    input_ids=torch.from_numpy(ids).to(device),
-                    attention_mask=torch.from_numpy(mask).to(device),
-                    generation_config=settings,
-                )
-            for row, new in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
-                results[row] = _until(new, stops)
+    most = _ROWS[device.type]
+    groups = [
+        rows
+        for batch in batches(lengths, _TOKENS[device.type])
+        for rows in np.split(batch, range(most, len(batch), most))
+    ]
+
+    def continued(rows: np.ndarray) -> list[list[int]]:
+        ids, mask = _left_padded([prompts[i] for i in rows])
+        with torch.inference_mode():
+            out = model.generate(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=torch.from_numpy(mask).to(device),
+                generation_config=settings,
+            )
+        return [_until(new, stops) for new in out[:, ids.shape[1] :].tolist()]
+
+    with spread(device.type) as run:
+        for rows, made in zip(groups, run(continued, groups), strict=True):
+            for row, new in zip(rows, made, strict=True):
+                results[row] = new
             advance(len(rows))
     return results
 

@@ -15,6 +15,7 @@ from tamis.errors import DataError
 from tamis.language.batch import batches
 from tamis.language.generate import greedy, stop_ids
 from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
+from tamis.language.parallel import spread
 from tamis.language.render import RenderError, cut, prompt, render
 from tamis.numerics.bootstrap import paired_difference, ratio_interval
 from tamis.recipe import Model
@@ -210,19 +211,24 @@ def _sums(lm: Any, rows: Sequence[_Row], device: str, advance: Callable[[int], N
     sums = np.zeros((len(rows), 2))
     used = np.array([i for i, r in enumerate(rows) if r.reason is None], dtype=np.int64)
     lengths = np.array([len(rows[i].ids) for i in used])
-    for batch in batches(lengths, _TOKENS[device]) if len(used) else ():
-        at = used[batch]
+    groups = [used[batch] for batch in batches(lengths, _TOKENS[device])] if len(used) else []
+
+    def terms(at: np.ndarray) -> dict[str, np.ndarray]:
         ids, labels = (_padded([getattr(rows[i], n) for i in at], f) for n, f in _FILL)
         with torch.inference_mode():
-            terms = lm(
+            out = lm(
                 input_ids=torch.from_numpy(ids).to(device),
                 labels=torch.from_numpy(labels).to(device),
             )
-        row = at[terms["row"].cpu().numpy()]
-        # Added in float64: a long row has thousands of terms.
-        np.add.at(sums[:, 0], row, terms["nll"].cpu().numpy().astype(np.float64))
-        np.add.at(sums[:, 1], row, terms["correct"].cpu().numpy())
-        advance(len(at))
+        return {name: out[name].cpu().numpy() for name in ("row", "nll", "correct")}
+
+    with spread(device) as run:
+        for at, found in zip(groups, run(terms, groups), strict=True):
+            row = at[found["row"]]
+            # Added in float64: a long row has thousands of terms.
+            np.add.at(sums[:, 0], row, found["nll"].astype(np.float64))
+            np.add.at(sums[:, 1], row, found["correct"])
+            advance(len(at))
     advance(len(rows) - len(used))
     return sums
 
