@@ -26,9 +26,16 @@ def sentence(data: ReportData) -> str:
     tokens = data.counts.get("tokens selected")
     if tokens is not None:
         chosen += f", {integer(tokens)} tokens"
-    seconds = sum(stage.seconds for stage in data.stages)
-    cost = f" The run took {duration(seconds)}." if data.stages else ""
-    return f"{chosen}. {_against_random(data)}{cost}"
+    return f"{chosen}. {_against_random(data)}{_cost(data)}"
+
+
+def _cost(data: ReportData) -> str:
+    if not data.stages:
+        return ""
+    took = duration(sum(stage.seconds for stage in data.stages))
+    if any(stage.computed for stage in data.stages if stage.name != "report"):
+        return f" The run took {took}."
+    return f" This run took {took}: an earlier one had computed everything."
 
 
 def judged(metric: str, difference: Interval) -> str:

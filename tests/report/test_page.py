@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from tamis.report import Histogram, Interval, ReportData, Sample, render, write
+from tamis.report import Histogram, Interval, ReportData, Sample, Stage, render, write
 from tamis.report.numbers import duration, integer
 from tamis.report.verdict import judged, sentence
 
@@ -183,7 +183,10 @@ def test_verdict_tells_subset_difference_and_cost() -> None:
     assert "deita kept 412 of 2\u2009000 rows (20.6%)" in told
     assert "held-out NLL is better by 0.080 [0.050, 0.110]" in told
     assert "exact match: no difference shown" in told
-    assert "1 min 36 s" in told
+    assert "The run took 1 min 36 s." in told
+    reused = [Stage("tune", 2, 0, 0.25), Stage("report", 0, 1, 1.0)]
+    told = sentence(dataclasses.replace(pages.full(), stages=reused))
+    assert "an earlier one had computed everything" in told
 
 
 @pytest.mark.parametrize(
