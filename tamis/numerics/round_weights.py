@@ -67,10 +67,14 @@ def softmax(values: F64) -> F64:
     return share
 
 
+# Scores and spreads below this would vanish when they are divided and weighted.
+_VANISHING = 1e-290
+
+
 def _positive(score: F64) -> F64:
-    if score.min() > 0:
+    if score.min() > _VANISHING:
         return score
     spread = float(score.max() - score.min())
     # The lowest cluster keeps a little, so that it does not die at once.
-    shifted: F64 = score - score.min() + (0.01 * spread if spread > 0 else 1.0)
+    shifted: F64 = score - score.min() + (0.01 * spread if spread > _VANISHING else 1.0)
     return shifted

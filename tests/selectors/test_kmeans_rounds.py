@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tamis.errors import DataError, RecipeError
@@ -62,6 +62,8 @@ weights_and_scores = st.integers(2, 8).flatmap(
 
 @settings(max_examples=200, deadline=None)
 @given(weights_and_scores, st.sampled_from(["exp_multiplicative", "code", "eq6"]))
+@example(([1.0] * 3, [float("nan"), 0.0, 5e-324]), "eq6")
+@example(([1.0] * 3, [1.0, 2.0, 5e-324]), "eq6")
 def test_weights_stay_weights(case, rule):
     weight, score = (np.asarray(v) for v in case)
     weight = weight / weight.sum()
