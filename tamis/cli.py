@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -56,6 +57,7 @@ def main() -> None:
     """Run the command; an error of the user's is one line on stderr and exit status 1."""
     # What transformers renames next year is ours to follow, not the user's to read.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except TamisError as error:
