@@ -530,8 +530,8 @@ made, _ = ingest.ingest_source(Store(sys.argv[2]), "m", Source(path=sys.argv[1])
 status = open("/proc/self/status").read()
 print(made.facts["accepted"], 1024 * int(re.search("VmHWM:[^0-9]+([0-9]+)", status)[1]))
 """
-# One heap that gives memory back: what threads and pools keep for themselves differs from run to run
-# by more than what is measured here.
+# One heap that gives memory back: what threads and pools keep for themselves differs from run to
+# run by more than what is measured here.
 ONE_HEAP = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "ARROW_IO_THREADS": "1",
