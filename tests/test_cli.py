@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,15 @@ def test_every_command_has_help(tmp_path: Path) -> None:
     ]:
         assert name in listing
         assert "--help" in tamis(name, "--help", cwd=tmp_path).stdout
+
+
+def test_a_budget_in_tokens_needs_the_tokens_scored(
+    work: Path, tiny_lm: Callable[..., Path]
+) -> None:
+    wanted = ("select", "--method", "random", "--supervised-tokens", "100")
+    assert "a score called tokens" in tamis(*wanted, cwd=work, check=1).stderr
+    model = ("--model", str(tiny_lm()), "--prompt-style", "plain")
+    tamis("score", "--scorer", "tokens", *model, cwd=work)
+    told = document(tamis(*wanted, "--json", cwd=work))
+    assert 0 < told["supervised_tokens"] <= 100
+    assert told["shortfall"] == 100 - told["supervised_tokens"]

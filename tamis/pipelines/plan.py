@@ -20,7 +20,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
     Raises `RecipeError` or `MissingPackage` naming what is wrong: unknown methods and options,
     columns no scorer gives, models that are not there, blocks that need another block.
     """
-    _check_blocks(recipe)
+    _check_blocks(recipe, store)
     built = scorers(recipe, device)
     if recipe.select is not None:
         method = selectors.build(recipe.select.method, recipe.select.options)
@@ -69,7 +69,7 @@ def scorers(recipe: Recipe, device: str) -> dict[str, Scorer]:
     return built
 
 
-def _check_blocks(recipe: Recipe) -> None:
+def _check_blocks(recipe: Recipe, store: Store) -> None:
     if recipe.tune is not None:
         if recipe.select is None:
             raise RecipeError("tune needs a select block: it trains on what was selected")
@@ -80,7 +80,8 @@ def _check_blocks(recipe: Recipe) -> None:
     if recipe.select is not None and recipe.tune is None:
         budget = recipe.select.budget
         counted = budget.tokens is not None or budget.supervised_tokens is not None
-        if counted and TOKENS not in recipe.scores:
+        known = {*recipe.scores, *store.latest("signals")}
+        if counted and TOKENS not in known:
             raise RecipeError(
                 "a budget in tokens needs to know the tokenizer: name a model in tune:, "
                 "or add a score called tokens"
