@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tamis.errors import RecipeError
+from tamis.numerics.ragged import Ragged
 from tamis.pipelines.pool import Snapshot
-from tamis.selectors import Ragged
 from tamis.storage import matrices
 from tamis.storage.artifact import Say, Store
 from tamis.storage.signals import SignalTable

@@ -53,7 +53,7 @@ def scorers(recipe: Recipe, device: str) -> dict[str, Scorer]:
         where = f"scores.{name}"
         # An encoder is no causal model: what is not an entry of models is its path or hub id.
         given = entry.model
-        if given is not None and (kind != "embed" or given in recipe.models):
+        if given is not None and (not registry.takes_encoder(kind) or given in recipe.models):
             built[name] = registry.build(
                 kind, model=model(recipe, given, where), options=entry.options, device=device
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -12,17 +13,19 @@ from pydantic import TypeAdapter, ValidationError
 from tamis.errors import RecipeError
 from tamis.recipe import Model
 from tamis.scoring.base import Scorer
-from tamis.scoring.embed import Embed
 from tamis.scoring.group import Group, group
-from tamis.scoring.ifd import Ifd
-from tamis.scoring.length import Length
-from tamis.scoring.nll import Nll
-from tamis.scoring.perplexity import Perplexity
-from tamis.scoring.tokens import Tokens
 
 __all__ = ["Group", "build", "describe", "group", "names"]
 
-_SCORERS = {kind.name: kind for kind in (Embed, Length, Tokens, Nll, Perplexity, Ifd)}
+# name -> module and class; imported when asked for.
+_SCORERS = {
+    "embed": ("tamis.scoring.embed", "Embed"),
+    "length": ("tamis.scoring.length", "Length"),
+    "tokens": ("tamis.scoring.tokens", "Tokens"),
+    "nll": ("tamis.scoring.nll", "Nll"),
+    "perplexity": ("tamis.scoring.perplexity", "Perplexity"),
+    "ifd": ("tamis.scoring.ifd", "Ifd"),
+}
 # Fields of a scorer that are not options of the recipe.
 _GIVEN = ("model", "device")
 
@@ -37,6 +40,11 @@ def describe(name: str) -> dict[str, str]:
     return dict(_kind(name).about)
 
 
+def takes_encoder(name: str) -> bool:
+    """Whether its model is a sentence encoder, which may be a folder or hub id, or left out."""
+    return getattr(_kind(name), "encoder", False)
+
+
 def build(
     scorer: str, *, model: Model | str | None, options: Mapping[str, Any], device: str
 ) -> Scorer:
@@ -49,7 +57,7 @@ def build(
     fields = {f.name for f in dataclasses.fields(kind)}
     arguments: dict[str, Any] = _options(kind, options)
     if "model" in fields:
-        if kind is not Embed and not isinstance(model, Model):
+        if not takes_encoder(scorer) and not isinstance(model, Model):
             given = "none is named" if model is None else f"{model!r} is no entry of models"
             raise RecipeError(f"{scorer} needs a model, an entry of models: {given}")
         arguments |= {"model": model, "device": device}
@@ -63,7 +71,8 @@ def build(
 def _kind(name: str) -> Any:
     if name not in _SCORERS:
         raise RecipeError(f"there is no scorer {name!r}{_nearest(name, names())}")
-    return _SCORERS[name]
+    module, kind = _SCORERS[name]
+    return getattr(importlib.import_module(module), kind)
 
 
 def _options(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

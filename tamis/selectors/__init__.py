@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tamis.selectors.base import About, Pool, Ragged, Selection, Selector
+from tamis.numerics.ragged import Ragged
+from tamis.selectors.base import About, Pool, Selection, Selector
 from tamis.selectors.registry import build, classes, describe, get, names
 
 __all__ = [

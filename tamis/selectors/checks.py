@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import DataError
-from tamis.selectors.base import Array, Pool, Ragged
+from tamis.numerics.ragged import Ragged
+from tamis.selectors.base import Array, Pool
 
 
 def budget(k: int, n: int) -> int:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from tamis.errors import DataError, RecipeError
 from tamis.numerics.blocked import unit_rows
+from tamis.numerics.ragged import Ragged
 from tamis.numerics.threshold import Filtered, blockwise_filter, greedy_filter
 from tamis.selectors import checks
-from tamis.selectors.base import About, Pool, Ragged, Selection
+from tamis.selectors.base import About, Pool, Selection
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

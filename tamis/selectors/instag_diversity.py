@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.numerics.ragged import Ragged
 from tamis.selectors import checks
-from tamis.selectors.base import About, Pool, Ragged, Selection
+from tamis.selectors.base import About, Pool, Selection
 
 Rows = NDArray[np.int64]
 _BLOCK = 4096

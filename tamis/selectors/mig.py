@@ -12,8 +12,9 @@ from tamis.errors import DataError, RecipeError
 from tamis.numerics import label_graph
 from tamis.numerics.information import Information, Phi
 from tamis.numerics.label_graph import LabelGraph
+from tamis.numerics.ragged import Ragged
 from tamis.selectors import checks
-from tamis.selectors.base import About, Pool, Ragged, Selection
+from tamis.selectors.base import About, Pool, Selection
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]

