@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.recipe import Model
+from tamis.scoring import registry
 from tamis.scoring.tokens import Tokens
 
 
