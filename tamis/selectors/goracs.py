@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,7 @@ class Goracs:
 
     name: ClassVar[str] = "goracs"
     prefix: ClassVar[bool] = False
+    target: ClassVar[Literal["required", "optional"]] = "optional"
     version: ClassVar[int] = 1
     about: ClassVar[About] = About(
         sentence="Chooses a group of rows that together look like the target.",
@@ -73,6 +74,10 @@ class Goracs:
     def needs(self) -> frozenset[str]:
         """The embedding, and the gradient norm and the group where named."""
         return frozenset(n for n in (self.embedding, self.gradient, self.group) if n)
+
+    def target_needs(self) -> frozenset[str]:
+        """The columns a target must have: the embedding, and the group where named."""
+        return frozenset(n for n in (self.embedding, self.group) if n)
 
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """The chosen rows group after group; the curve `objective` is the cost after exchanges."""

@@ -45,6 +45,7 @@ class GotD:
 
     name: ClassVar[str] = "gotd"
     prefix: ClassVar[bool] = True
+    target: ClassVar[Literal["required", "optional"]] = "required"
     version: ClassVar[int] = 1
     about: ClassVar[About] = About(
         sentence="Takes the rows that move the pool fastest towards a target distribution.",
@@ -62,7 +63,11 @@ class GotD:
             )
 
     def needs(self) -> frozenset[str]:
-        """The embedding; the target needs it too."""
+        """The embedding."""
+        return frozenset({self.embedding})
+
+    def target_needs(self) -> frozenset[str]:
+        """The columns the target must have: the embedding."""
         return frozenset({self.embedding})
 
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:

@@ -37,6 +37,7 @@ class Less:
 
     name: ClassVar[str] = "less"
     prefix: ClassVar[bool] = True
+    target: ClassVar[Literal["required", "optional"]] = "required"
     version: ClassVar[int] = 1
     about: ClassVar[About] = About(
         sentence="Takes the rows whose training gradients agree most with those of target rows.",
@@ -54,8 +55,12 @@ class Less:
             )
 
     def needs(self) -> frozenset[str]:
-        """The gradient features; the target needs them too, and the group."""
+        """The gradient features."""
         return frozenset(self.features)
+
+    def target_needs(self) -> frozenset[str]:
+        """The columns the target must have: the features, and the group where named."""
+        return frozenset({*self.features, *((self.group,) if self.group else ())})
 
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """The k best scores; `cluster` is the number of the target group that agreed most."""

@@ -250,3 +250,10 @@ def test_refuses_nonsense(monkeypatch):
     for wrong in ({"weight": -1.0}, {"cut": 0}, {"sample": 0}):
         with pytest.raises(RecipeError, match="goracs"):
             Goracs(**wrong)
+
+
+def test_says_what_it_needs_of_the_target():
+    assert Goracs.target == "optional"
+    plain = Goracs(embedding="v", gradient="g")
+    assert plain.target_needs() == {"v"} and plain.needs() == {"v", "g"}
+    assert Goracs(embedding="v", group="c").target_needs() == {"v", "c"}

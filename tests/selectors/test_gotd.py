@@ -136,3 +136,7 @@ def test_refuses_nonsense():
     for wrong in ({"epsilon": -1.0}, {"momentum": 2.0}, {"tolerance": 0.0}):
         with pytest.raises(RecipeError, match="gotd"):
             GotD(**wrong)
+
+
+def test_says_what_it_needs_of_the_target():
+    assert GotD.target == "required" and GotD(embedding="v").target_needs() == {"v"}

@@ -188,3 +188,9 @@ def test_less_needs_a_fitting_target():
         Less(features=("g",)).select(Pool(4, {"g": x}, Pool(1, {"g": x[:1, :2]})), 2, rng=rng())
     with pytest.raises(RecipeError, match="one number for each"):
         Less(weights=(0.1, 0.2))
+
+
+def test_less_says_what_it_needs_of_the_target():
+    assert Less.target == "required"
+    assert Less(features=("f", "h"), group="task").target_needs() == {"f", "h", "task"}
+    assert Less(features=("f",)).target_needs() == {"f"} == Less(features=("f",)).needs()
