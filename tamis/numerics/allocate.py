@@ -39,7 +39,7 @@ def allocate(
         raise RecipeError(f"a budget of {k} rows was given; it must be 0 or more")
     if low.sum() > k:
         raise RecipeError(
-            f"the floors need {int(low.sum())} rows and the budget is {k}: "
+            f"the floors need {int(low.sum()):,} and the budget is {k:,}: "
             "raise the budget or lower the floors"
         )
     given = low.copy()

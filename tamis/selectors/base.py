@@ -36,7 +36,9 @@ class Selection:
     `index` int64, at most k, in the order chosen; `gain` float64, one a pick; `facts` single values
     to report; `curves` one value a pick or a step; `rows` one value a row of the pool: `reason` (a
     short word), and where the method has them `nearest_kept` (row, -1 for none), `similarity`,
-    `cluster`.
+    `cluster`, `repeat` (how often the row is shown in an epoch if it is picked). `groups` one value
+    a group, where the budget was split over groups: `name`, `asked` and `spent` in the unit of the
+    budget; `cluster` is then the place of a row's group.
     """
 
     index: NDArray[np.int64]
@@ -44,6 +46,7 @@ class Selection:
     facts: Mapping[str, float | int | str] = field(default_factory=dict)
     curves: Mapping[str, Array] = field(default_factory=dict)
     rows: Mapping[str, Array] = field(default_factory=dict)
+    groups: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

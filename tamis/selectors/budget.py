@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,22 @@ Solve = Callable[[int], Selection]
 _SOLVES = 6
 
 
+@runtime_checkable
+class Divides(Protocol):
+    """A method that splits a budget by itself, whatever its unit is."""
+
+    def divide(self, pool: Pool, costs: Ints | None, limit: int, *, seed: int) -> Selection:
+        """A selection within `limit`: rows, or the sum of `costs`. Facts tell `solves`."""
+        ...
+
+
 def fit(selector: Selector, pool: Pool, costs: Ints | None, limit: int, *, seed: int) -> Selection:
     """The method's selection within `limit`: rows, or the sum of `costs` (n,) where given.
 
     A prefix method gives its longest prefix that fits. For others the number of rows is searched
     with at most six solves, each from the same seed; the largest one that fits is taken. If none
-    fits, the smallest is cut from its end. Facts tell `limit`, `spent`, `shortfall`, `solves`.
+    fits, the smallest is cut from its end. A row that is shown several times costs as often. Facts
+    tell `limit`, `spent`, `shortfall`, `solves`.
     """
     if limit < 0:
         raise DataError(f"a budget must be 0 or more, got {limit}")
@@ -32,13 +43,24 @@ def fit(selector: Selector, pool: Pool, costs: Ints | None, limit: int, *, seed:
         solves += 1
         return selector.select(pool, k, rng=np.random.default_rng(seed))
 
-    if costs is None:
+    costs = None if costs is None else _checked(costs, pool.n)
+    if isinstance(selector, Divides):
+        found = selector.divide(pool, costs, limit, seed=seed)
+        solves = int(found.facts["solves"])
+    elif costs is None:
         found = solve(min(limit, pool.n))
-        return _told(found, limit, len(found.index), solves)
-    costs = _checked(costs, pool.n)
-    search = _longest_prefix if selector.prefix else _largest
-    found = search(solve, costs, limit)
-    return _told(found, limit, int(costs[found.index].sum()), solves)
+    else:
+        search = _longest_prefix if selector.prefix else _largest
+        found = search(solve, costs, limit)
+    return _told(found, limit, spent(found, costs), solves)
+
+
+def spent(found: Selection, costs: Ints | None) -> int:
+    """What a selection takes of a budget: rows, or their costs, each as often as it is shown."""
+    cost = np.ones(len(found.index), dtype=np.int64) if costs is None else costs[found.index]
+    if "repeat" in found.rows:
+        cost = cost * found.rows["repeat"][found.index]
+    return int(cost.sum())
 
 
 def _longest_prefix(solve: Solve, costs: Ints, limit: int) -> Selection:
@@ -67,16 +89,16 @@ def _largest(solve: Solve, costs: Ints, limit: int) -> Selection:
     k = _guess(costs, limit, 1.0)
     for _ in range(_SOLVES):
         found = solve(k)
-        spent = int(costs[found.index].sum())
-        if spent <= limit:
+        cost = spent(found, costs)
+        if cost <= limit:
             if best is None or len(found.index) >= len(best.index):
                 best = found
-            low, low_cost = k, spent
-            full = spent == limit and bool(costs.all())
+            low, low_cost = k, cost
+            full = cost == limit and bool(costs.all())
             if full or k >= n or len(found.index) < k:
                 break
         else:
-            over, high, high_cost = found, k, spent
+            over, high, high_cost = found, k, cost
         if high - low <= 1:
             break
         share = (limit - low_cost) / max(1, high_cost - low_cost)
@@ -117,8 +139,8 @@ def _cut(found: Selection, costs: Ints, limit: int) -> Selection:
     )
 
 
-def _told(found: Selection, limit: int, spent: int, solves: int) -> Selection:
-    told = {"limit": limit, "spent": spent, "shortfall": limit - spent, "solves": solves}
+def _told(found: Selection, limit: int, cost: int, solves: int) -> Selection:
+    told = {"limit": limit, "spent": cost, "shortfall": limit - cost, "solves": solves}
     return replace(found, facts={**found.facts, **told})
 
 

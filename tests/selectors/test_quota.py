@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamis.errors import RecipeError
-from tamis.selectors import Pool, Quota
+from tamis.selectors import Pool, Quota, budget
 
 
 def pool_of(groups, seed=0, **columns):
@@ -23,6 +23,21 @@ def run(pool, k, **options):
 def counts(pool, found):
     names, sizes = np.unique(pool.columns["source"][found.index].astype(str), return_counts=True)
     return dict(zip(names.tolist(), sizes.tolist(), strict=True))
+
+
+def told(found):
+    """What was asked of each group and what was spent on it."""
+    names, asked, spent = (found.groups[n].tolist() for n in ("name", "asked", "spent"))
+    return dict(zip(names, zip(asked, spent, strict=True), strict=True))
+
+
+def paid(pool, found, costs, repeat=None):
+    """What the picks of each group cost, counted one by one."""
+    total = dict.fromkeys(pool.columns["source"].tolist(), 0)
+    for row in found.index.tolist():
+        name = pool.columns["source"][row]
+        total[name] += int(costs[row]) * (repeat or {}).get(name, 1)
+    return total
 
 
 MIX = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
@@ -49,7 +64,7 @@ def test_shares(options, want):
 def test_several_columns_at_once():
     pool = pool_of(MIX, language=np.array(["de", "en"] * 50, dtype=object))
     found = run(pool, 10, by=("source", "language"), weights={"a/de": 1.0, "b/en": 1.0})
-    assert found.facts["kept.a/de"] == 5 and found.facts["kept.b/en"] == 5
+    assert told(found)["a/de"] == told(found)["b/en"] == (5, 5)
     assert set(pool.columns["language"][found.index[:5]]) == {"de"}
 
 
@@ -116,3 +131,86 @@ def test_names_and_options_are_checked():
         Quota(by=("source",), method="top")
     with pytest.raises(RecipeError, match=r"quota\.by"):
         Quota(by=())
+    with pytest.raises(RecipeError, match=r"quota\.repeat must be 1 or more"):
+        Quota(by=("source",), repeat={"a": 0})
+    with pytest.raises(RecipeError, match=r"quota\.repeat.*'z'"):
+        run(pool, 5, repeat={"z": 2})
+    with pytest.raises(RecipeError, match="outer quota"):
+        Quota(by=("source",), method="quota", options={"by": ["source"], "repeat": {"a": 2}})
+
+
+def test_asked_is_what_the_mixture_wants_whatever_the_groups_hold():
+    found = run(pool_of(MIX), 60, weights={"a": 1.0, "c": 1.0})
+    assert told(found) == {"a": (30, 50), "b": (0, 0), "c": (30, 10)}
+    found = run(pool_of(MIX), 60, weights={"a": 1.0, "c": 1.0}, caps={"a": 20})
+    assert told(found) == {"a": (20, 20), "b": (0, 30), "c": (40, 10)}
+
+
+def test_shares_of_a_budget_in_tokens_are_shares_of_tokens():
+    # Rows of code are ten times as long, so equal rows would be far from equal tokens.
+    r = np.random.default_rng(4)
+    pool = pool_of(["chat"] * 900 + ["code"] * 100)
+    costs = np.concatenate([r.integers(20, 60, 900), r.integers(200, 600, 100)])
+    for method, options in (("random", {}), ("top", {"column": "score"})):
+        quota = Quota(
+            by=("source",), method=method, options=options, weights={"chat": 60.0, "code": 40.0}
+        )
+        found = budget.fit(quota, pool, costs, 20_000, seed=0)
+        spent = paid(pool, found, costs)
+        assert told(found) == {"chat": (12_000, spent["chat"]), "code": (8_000, spent["code"])}
+        assert abs(spent["chat"] - 12_000) < 60 and abs(spent["code"] - 8_000) < 600
+        assert found.facts["spent"] == sum(spent.values()) <= 20_000
+        assert found.facts["shortfall"] < 600 and found.facts["solves"] <= 6
+
+
+def test_floors_caps_and_whole_groups_in_tokens():
+    pool = pool_of(MIX)
+    costs = np.full(100, 10)
+    quota = Quota(by=("source",), keep_all=("c",), caps={"a": 100})
+    assert paid(pool, budget.fit(quota, pool, costs, 400, seed=0), costs) == {
+        "a": 100,
+        "b": 200,
+        "c": 100,
+    }
+    quota = Quota(by=("source",), floors={"b": 300})
+    assert paid(pool, budget.fit(quota, pool, costs, 400, seed=0), costs)["b"] == 300
+
+
+def test_rows_that_are_shown_twice_cost_twice():
+    pool = pool_of(MIX)
+    found = run(pool, 20, weights="equal", repeat={"c": 2})
+    assert counts(pool, found) == {"a": 7, "b": 7, "c": 3}
+    assert told(found)["c"] == (6, 6)
+    shown = found.rows["repeat"]
+    assert set(shown[90:]) == {2} and set(shown[:90]) == {1}
+    every = run(pool, 1000, repeat={"c": 3, "*": 2})
+    assert len(every.index) == 100 and sum(t[1] for t in told(every).values()) == 210
+
+
+bounds = st.dictionaries(st.sampled_from(["g0", "g1", "*"]), st.integers(0, 400), max_size=2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), min_size=1, max_size=40),
+    st.integers(0, 1500),
+    bounds,
+    st.dictionaries(st.sampled_from(["g0", "*"]), st.integers(1, 3), max_size=2),
+)
+def test_tokens_are_never_exceeded_and_spent_to_the_last_row(rows, limit, caps, repeat):
+    groups, costs = [f"g{g}" for g, _ in rows], np.array([c for _, c in rows])
+    pool = pool_of([*groups, "g0", "g1"])
+    costs = np.append(costs, [5, 5])
+    quota = Quota(by=("source",), caps=caps, repeat=repeat)
+    found = budget.fit(quota, pool, costs, limit, seed=1)
+    times = {name: repeat.get(name, repeat.get("*", 1)) for name in set(groups) | {"g0", "g1"}}
+    spent = paid(pool, found, costs, times)
+    assert {name: pair[1] for name, pair in told(found).items()} == spent
+    assert found.facts["spent"] == sum(spent.values()) <= limit
+    for name, value in spent.items():
+        assert value <= caps.get(name, caps.get("*", value))
+    shown = costs * [times[name] for name in pool.columns["source"]]
+    if not caps and shown.sum() > limit:
+        assert found.facts["shortfall"] < shown.max()
+    if not caps and shown.sum() <= limit:
+        assert len(found.index) == pool.n
