@@ -19,19 +19,24 @@ def test_stored_cases(vectors):
         assert got.tolist() == case["expected"], case
 
 
-def test_proportional_budget_of_the_static_case(vectors):
-    z = np.load(vectors("kmeans") / "static.npz")
-    assert allocate(z["cluster_size"], int(z["coreset_size"])).tolist() == (
-        z["budget_proportional"].tolist()
-    )
+def test_proportional_budget_of_the_static_cases(vectors):
+    files = sorted(vectors("kmeans").glob("static*.npz"))
+    assert files
+    for path in files:
+        z = np.load(path)
+        got = allocate(z["cluster_size"], int(z["coreset_size"]))
+        assert got.tolist() == z["budget_proportional"].tolist()
 
 
-def test_allocation_of_the_iterative_case(vectors):
-    z = np.load(vectors("kmeans") / "iterative.npz")
-    got = allocate(
-        z["remaining_per_cluster"], int(z["iteration_budget"]), z["weights_multiplicative"]
-    )
-    assert got.tolist() == z["allocation"].tolist()
+def test_allocation_of_the_iterative_cases(vectors):
+    files = sorted(vectors("kmeans").glob("iterative*.npz"))
+    assert files
+    for path in files:
+        z = np.load(path)
+        got = allocate(
+            z["remaining_per_cluster"], int(z["iteration_budget"]), z["weights_multiplicative"]
+        )
+        assert got.tolist() == z["allocation"].tolist(), path.name
 
 
 groups = st.integers(1, 8).flatmap(

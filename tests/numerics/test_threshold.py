@@ -119,10 +119,14 @@ def test_many_near_ties_are_settled():
 
 
 def test_squared_distance_filter_of_the_kmeans_repository(vectors):
-    z = np.load(vectors("kmeans") / "greedy_threshold.npz")
-    tau = 1 - float(z["threshold_sq_l2"]) / 2
-    got = greedy_filter(z["embeddings"], z["ranking"], tau, int(z["budget"]))
-    assert z["ranking"][got.kept].tolist() == z["selected"].tolist()
+    files = sorted(vectors("kmeans").glob("greedy_threshold*.npz"))
+    assert files
+    for path in files:
+        z = np.load(path)
+        assert (np.diff(z["scores"][z["ranking"]]) <= 0).all()
+        tau = 1 - float(z["threshold_sq_l2"]) / 2
+        got = greedy_filter(z["embeddings"], z["ranking"], tau, int(z["budget"]))
+        assert z["ranking"][got.kept].tolist() == z["selected"].tolist()
 
 
 def test_block_rule_with_one_row_is_the_plain_rule():

@@ -1,5 +1,6 @@
 """adapt_inf: the official rules on the stored cases, the corrected ones by their properties."""
 
+import itertools
 import json
 import math
 
@@ -57,6 +58,7 @@ def test_stored_experts(vectors):
         for name, value in zip(names, values, strict=True):
             got, want = strata.entropy(value, official=True), case["entropies"][name]
             assert math.isnan(got) if want is None else got == pytest.approx(want, rel=1e-9)
+            assert value.std() == pytest.approx(case["std"][name], rel=1e-12, abs=1e-12)
         method = AdaptInf(scores=tuple(names), expert="official")
         assert names[method.choose(values)] == case["chosen"]
 
@@ -66,8 +68,12 @@ def test_stored_coverage_draws(vectors):
     for case in told(vectors, "ccs"):
         at = f"c{case['case']}_"
         score = z[f"{at}scores"]
+        assert len(score) == case["n"] and case["error"] is None
         edges = strata.official_edges(score)
         np.testing.assert_allclose(edges, z[f"{at}edges"], atol=1e-12)
+        assert (edges[0], edges[-1]) == pytest.approx((case["high"], case["low"]), abs=1e-9)
+        held = [int(((score > a) & (score <= b)).sum()) for b, a in itertools.pairwise(edges)]
+        assert held == z[f"{at}bin_candidates"].tolist()
         for rows in (strata.official_draw(score, case["budget"], rng()), z[f"{at}selected"]):
             assert len(set(rows.tolist())) == case["n_selected"]
             counts = [
@@ -89,6 +95,7 @@ def test_stored_pruning(vectors):
         np.testing.assert_allclose(
             np.maximum(value, 0)[order], z["max_sim_by_cluster_order"], atol=1e-6
         )
+        assert np.bincount(labels).tolist() == z["cluster_sizes"].tolist()
         pool = Pool(len(labels), {"v": z["X"], "c": labels})
         method = AdaptInf(vectors="v", labels="c", budget="official")
         shares = strata.official_budget(z["cluster_sizes"], int(z["keep"]))

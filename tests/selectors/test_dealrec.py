@@ -43,6 +43,31 @@ def test_stored_selections(vectors):
         if z["n_unbinned"] == 0:
             assert taken.tolist() == z["selected_per_group"].tolist()
         assert shares(z["group_counts"], int(z["m"])).tolist() == z["selected_per_group"].tolist()
+        check_groups(z, method, label)
+
+
+def check_groups(z, method, label):
+    """Edges and groups of the official pool, and what was drawn from it."""
+    rest, groups = z["pool_indices"], z["group_of_pool"]
+    overall = z["overall"].astype(np.float64)
+    assert (np.diff(overall[rest]) <= 0).all()
+    low, high = overall[rest].min(), overall[rest].max()
+    edges = low + (high - low) * np.arange(1, int(z["k"]) + 1) / int(z["k"])
+    np.testing.assert_allclose(z["edges"], edges, atol=1e-6)
+    # Rows that fell out of every group through rounding belong to the last.
+    assert (groups < 0).sum() == z["n_unbinned"]
+    want = np.where(groups < 0, int(z["k"]) - 1, groups)
+    here = label[rest] >= 0
+    assert (label[rest][here] == want[here]).all() and here.mean() > 0.95
+    picked = z["selected"]
+    assert len(set(picked.tolist())) == len(picked) and np.isin(picked, rest).all()
+    group = dict(zip(rest.tolist(), groups.tolist(), strict=True))
+    taken = np.bincount([group[row] for row in picked.tolist()], minlength=int(z["k"]))
+    assert taken.tolist() == z["selected_per_group"].tolist()
+    # Above the pool lie the rows that are too hard.
+    outside = np.setdiff1d(np.arange(len(overall)), rest)
+    assert len(outside) == int(method.hard_prune * len(overall))
+    assert len(outside) == 0 or overall[outside].min() >= overall[rest].max() - 1e-6
 
 
 @settings(max_examples=100, deadline=None)

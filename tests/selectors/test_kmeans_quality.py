@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from tamis.errors import DataError, RecipeError
+from tamis.numerics.kmeans import means
 from tamis.selectors import KMeans, Pool
 
 
 @pytest.fixture
 def static(vectors):
-    return np.load(vectors("kmeans") / "static.npz")
+    (path,) = vectors("kmeans").glob("static*.npz")
+    return np.load(path)
 
 
 def pool_of(z):
@@ -35,11 +37,40 @@ def test_shares_of_the_stored_case(static):
     assert counts(proportional, static) == static["budget_proportional"].tolist()
     floored = method(budget="equal_floor").select(pool_of(static), k, rng=rng())
     assert counts(floored, static) == static["budget_equal_floor"].tolist()
-    for name in ("kmq_equal_budget", "kmeans_random_equal_budget"):
-        official = np.bincount(static["labels"][static[f"official_{name}"]], minlength=8)
+    # Every official class with equal budgets, whatever it does inside a cluster.
+    for name in (
+        "kmq_equal_budget",
+        "kmeans_random_equal_budget",
+        "median_distance",
+        "median_score",
+    ):
+        rows = static[f"official_{name}"]
+        assert len(set(rows.tolist())) == len(rows)
+        official = np.bincount(static["labels"][rows], minlength=int(static["K"]))
         assert counts(floored, static) == official.tolist()
     equal = method(budget="equal").select(pool_of(static), k, rng=rng())
-    assert len(equal.index) == k
+    assert len(equal.index) == k == len(static["official_random"])
+    # The official dynamic class overshoots the budget.
+    assert len(static["official_dynamic"]) > k
+
+
+def test_official_first_round_of_the_stored_case(static):
+    first = method(quality=None, budget="equal_floor").select(
+        pool_of(static), int(static["coreset_size"]) // 3, rng=rng()
+    )
+    official = np.bincount(static["labels"][static["official_iter0"]], minlength=int(static["K"]))
+    assert counts(first, static) == official.tolist()
+
+
+def test_inputs_of_the_stored_case(static):
+    """Sizes, means and distances that the case gives are those that its labels tell."""
+    x, labels, k = static["embeddings"], static["labels"].astype(np.int64), int(static["K"])
+    assert int(static["coreset_size"]) == round(len(x) * float(static["fraction"]))
+    centres, sizes = means(x, labels, k)
+    assert sizes.tolist() == static["cluster_size"].tolist()
+    np.testing.assert_allclose(centres, static["centroids"], atol=1e-5)
+    gap = ((x - centres[labels]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(gap, static["dist2"], rtol=1e-4, atol=1e-5)
 
 
 def test_closest_rows_of_the_stored_case(static):

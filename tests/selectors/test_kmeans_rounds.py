@@ -15,16 +15,17 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def stored(vectors, name):
-    z = np.load(vectors("kmeans") / f"{name}.npz")
-    labels = z["labels"].astype(np.int64)
+def test_stored_weights(vectors):
+    files = sorted(vectors("kmeans").glob("iterative*.npz"))
+    assert files
+    for path in files:
+        check_stored(np.load(path))
+
+
+def check_stored(z):
+    labels, k = z["labels"].astype(np.int64), int(z["K"])
     score = z["gold_score"] - z["gen_score"]
-    return z, round_weights.cluster_scores(labels[z["selected"]], score, int(z["K"]))
-
-
-@pytest.mark.parametrize("name", ["iterative", "iterative_missing_cluster"])
-def test_stored_weights(vectors, name):
-    z, mean = stored(vectors, name)
+    mean = round_weights.cluster_scores(labels[z["selected"]], score, k)
     np.testing.assert_allclose(mean, z["cluster_mean_diff"], atol=1e-9)
     have = ~np.isnan(mean)
     share = round_weights.softmax(mean[have])
@@ -39,10 +40,22 @@ def test_stored_weights(vectors, name):
         filled[have] / filled[have].sum(), z["weights_code_softmax"][have], atol=1e-9
     )
     assert (filled > 0).all() and filled.sum() == pytest.approx(1)
+    left = np.bincount(np.delete(labels, z["selected"]), minlength=k)
+    assert left.tolist() == z["remaining_per_cluster"].tolist()
+    # The authors divide a round's budget once more by K; ours is the paper's.
+    each = float(z["portion"]) * len(labels) / int(z["rounds"])
+    assert int(z["iteration_budget"]) == round(each)
+    assert int(z["official_num_draws"]) == int(len(labels) * z["portion"] / k / z["rounds"])
+    count = int(z["rounds"])
+    method = KMeansRounds(clustering=KMeans(labels="c", quality=None), rounds=count)
+    pool = Pool(len(labels), {"c": labels})
+    found, _ = method.pick(method.start(pool, round(count * each), rng=rng()), pool)
+    assert len(found.index) == int(z["iteration_budget"])
 
 
 def test_stored_equations(vectors):
-    z = np.load(vectors("kmeans") / "equations.npz")
+    (path,) = vectors("kmeans").glob("equations*.npz")
+    z = np.load(path)
     new = round_weights.update(z["prev_weight"], z["cluster_score_positive"], "eq6")
     np.testing.assert_allclose(new, z["eq6_normalised"], atol=1e-12)
     np.testing.assert_allclose(new * z["eq6_raw"].sum(), z["eq6_raw"], atol=1e-12)

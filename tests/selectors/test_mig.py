@@ -62,8 +62,60 @@ def test_stored_orders(vectors, monkeypatch):
             assert got.index.tolist() == z[f"order_{name}"].tolist(), (case["case"], gain)
             np.testing.assert_allclose(got.gain, z[f"gain_{name}"], rtol=1e-4, atol=1e-12)
             np.testing.assert_allclose(got.curves["information"], z[f"info_{name}"], rtol=1e-4)
+            assert got.facts["labels"] == case["n_labels_used"]
         official = z["order_official"]
+        assert len(official) == case["official_k"]
         assert z["order_ref64"][: len(official)].tolist() == official.tolist()
+
+
+def spread_of(z, params):
+    """The dense e of a stored case, from its own graph."""
+    place = {label: at for at, label in enumerate(z["used_labels"].tolist())}
+    raw = np.zeros((len(z["scores"]), len(place)))
+    for i, score in enumerate(z["scores"]):
+        own = z["labels_indices"][z["labels_indptr"][i] : z["labels_indptr"][i + 1]].tolist()
+        for label in own:
+            raw[i, place[label]] = score / len(own) if params["norm"] else score
+    w = np.zeros((len(place), len(place)))
+    rows = np.repeat(np.arange(len(place)), np.diff(z["W_indptr"]))
+    w[rows, z["W_indices"]] = z["W_data"]
+    m = np.where(np.eye(len(w), dtype=bool), w, params["alpha"] * w)
+    return raw @ (m / m.sum(axis=0))
+
+
+def test_stored_ties_and_gaps(vectors):
+    """At each stored pick: how many candidates tie, and how far the next one lies."""
+    for case in cases(vectors):
+        z = np.load(vectors("mig") / f"{case['case']}.npz")
+        p = case["params"]
+        assert (case["n"], case["k"]) == (len(z["scores"]), z["k"])
+        assert (case["n_labels_file"], case["n_labels_used"]) == (
+            len(z["label_emb"]),
+            len(z["used_labels"]),
+        )
+        assert case["edges_per_label"] == len(z["W_data"]) / len(z["used_labels"])
+        assert case["steps_with_ties"] == (z["ntie_ref64"] > 1).sum()
+        assert case["min_rel_gap"] == z["relgap_ref64"].min()
+        apart = (z["order_ref64"] != z["order_exact64"]).sum()
+        assert case["positions_differ_if_exact_gain"] == apart
+        e, x = spread_of(z, p), np.zeros(len(z["used_labels"]))
+        left = np.ones(len(e), dtype=bool)
+        for step, pick in enumerate(z["order_ref64"][:150]):
+            if p["typ"] == "exp":
+                gains = e @ (p["al"] * np.exp(-p["al"] * x))
+            else:
+                gains = e @ (p["b"] * (x + p["a"]) ** (p["b"] - 1))
+            gains = np.where(left, gains, -np.inf)
+            best = gains.max()
+            tied = left & (gains >= best - 1e-12 * abs(best))
+            assert pick == np.flatnonzero(tied)[0], (case["case"], step)
+            assert tied.sum() == z["ntie_ref64"][step], (case["case"], step)
+            rest = gains[left & ~tied]
+            if len(rest) and best > 0:
+                gap = (best - rest.max()) / best
+                assert gap == pytest.approx(z["relgap_ref64"][step], rel=1e-3, abs=1e-10)
+            left[pick] = False
+            x += e[pick]
 
 
 def test_stored_graphs_and_values_on_them(vectors, monkeypatch):
@@ -111,6 +163,7 @@ def test_stored_text_case(vectors):
     assert edges.keys() == want.keys()
     for pair, weight in want.items():
         assert edges[pair] == pytest.approx(weight, abs=2e-6)
+    np.testing.assert_allclose(graph.matrix().toarray(), z["W"], atol=2e-6)
 
 
 def dense(labels, score, w, k, *, alpha, per_label, exact, phi, slope):

@@ -22,7 +22,8 @@ def objects(rows):
 
 
 def test_stored_cdas(vectors):
-    z = np.load(vectors("codeact") / "cdas_select.npz")
+    (path,) = vectors("codeact").glob("cdas_select*.npz")
+    z = np.load(path)
     columns = {"i": z["ifd"], "v": z["embeddings"], "c": z["labels"]}
     pool = Pool(len(z["ifd"]), columns)
     given_labels = Cdas(ifd="i", labels="c", ratio=float(z["ratio"]))
