@@ -189,6 +189,7 @@ class Recipe(_Strict):
     models: dict[Name, Model] = Field(default_factory=dict)
     scores: dict[Name, Score] = Field(default_factory=dict)
     filters: list[Filter] = Field(default_factory=list)
+    target: Source | None = Field(None, description="rows the selection should come to resemble")
     select: Select | None = None
     export: Export = Export(name=None, folder=None, shard_rows=50_000)
     tune: Tune | None = None

@@ -1,19 +1,20 @@
-"""Columns by name: `nll.mean` is a signal's field, `family` a column the rows came with."""
+"""Columns by name: `nll.mean` is a signal's field, `family` a column the rows came with,
+`extra.annotation.tags` a value inside what was no single value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from tamis.errors import RecipeError
+from tamis.errors import DataError, RecipeError
 from tamis.numerics.ragged import Ragged
 from tamis.pipelines.pool import Snapshot
+from tamis.samples import EXTRA
 from tamis.storage import matrices
 from tamis.storage.artifact import Say, Store
 from tamis.storage.signals import SignalTable
@@ -33,43 +34,56 @@ class Columns:
         signal, dot, field = name.partition(".")
         if not dot:
             return _numpy(self.pool.column(name))
+        if signal == EXTRA:
+            return nested(self.pool.column(EXTRA), field.split("."))
         if signal not in self.signals:
             known = ", ".join(sorted(self.signals)) or "none"
             raise RecipeError(f"{name}: there is no signal {signal!r}; there are: {known}")
         table = SignalTable(self.store, signal, self.signals[signal])
-        schema = pq.read_schema(_first(table.parts(), signal))
+        schema = table.schema
         if field not in schema.names[1:]:
             raise RecipeError(
                 f"{name}: the signal {signal!r} has no field {field!r}; "
                 f"it has {', '.join(schema.names[1:])}"
             )
-        keys = self.pool.column("content_key")
+        keys = self.pool.column(schema.names[0])
         if pa.types.is_fixed_size_list(schema.field(field).type):
             key = self.signals[signal]
             return matrices.matrix(self.store, key, field, keys, say=self.say)
         return _numpy(table.read(keys, [field]).column(field).combine_chunks())
 
+    def labels(self, name: str) -> Mapping[str, np.ndarray] | None:
+        """The table of labels of the signal a column is of, one entry a label, if it has one."""
+        signal, dot, _ = name.partition(".")
+        if not dot or signal not in self.signals:
+            return None
+        table = SignalTable(self.store, signal, self.signals[signal]).labels()
+        if table is None:
+            return None
+        return {n: _label_column(table.column(n).combine_chunks()) for n in table.column_names}
+
+    def scorer(self, name: str) -> str | None:
+        """The name of the scorer that made a column."""
+        signal, dot, _ = name.partition(".")
+        if not dot or signal not in self.signals:
+            return None
+        return str(SignalTable(self.store, signal, self.signals[signal]).scorer()["scorer"])
+
     def reasons(self, name: str) -> np.ndarray | None:
         """Why a signal has no value, one text a row, if the signal tells."""
         signal, dot, _ = name.partition(".")
-        if not dot:
+        if not dot or signal not in self.signals:
             return None
         table = SignalTable(self.store, signal, self.signals[signal])
-        if "reason" not in pq.read_schema(_first(table.parts(), signal)).names:
+        if "reason" not in table.schema.names:
             return None
-        keys = self.pool.column("content_key")
+        keys = self.pool.column(table.schema.names[0])
         return _numpy(table.read(keys, ["reason"]).column("reason").combine_chunks())
 
     def fingerprint(self, name: str) -> str | None:
         """What a column depends on beyond the samples: the fingerprint of its signal."""
         signal, dot, _ = name.partition(".")
         return self.signals.get(signal) if dot else None
-
-
-def _first(parts: list[Path], signal: str) -> Path:
-    if not parts:
-        raise RecipeError(f"the signal {signal!r} has no rows yet; run tamis score")
-    return parts[0]
 
 
 def missing(values: np.ndarray | Ragged) -> np.ndarray:
@@ -81,6 +95,28 @@ def missing(values: np.ndarray | Ragged) -> np.ndarray:
     if values.dtype == object:
         return np.array([v is None for v in values], dtype=bool)
     return ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool)
+
+
+def nested(extras: pa.Array, path: Sequence[str]) -> np.ndarray | Ragged:
+    """The values at a path of the JSON texts of `extra`: lists as `Ragged`, else as `_numpy`."""
+    found = []
+    for value in extras.to_pylist():
+        at = None if value is None else orjson.loads(value)
+        for name in path:
+            at = at.get(name) if isinstance(at, dict) else None
+        found.append(at)
+    try:
+        return _numpy(pa.array(found))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        name = ".".join([EXTRA, *path])
+        raise DataError(f"the column {name} mixes kinds of values, or holds objects") from error
+
+
+def _label_column(array: pa.Array) -> np.ndarray:
+    """Names as objects, embeddings as (L, d)."""
+    if pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy().reshape(len(array), array.type.list_size)
+    return np.asarray(array.to_pylist(), dtype=object)
 
 
 def _numpy(array: pa.Array) -> np.ndarray | Ragged:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from tamis import selectors
 from tamis.errors import RecipeError
+from tamis.pipelines import pool_scores
 from tamis.pipelines.select import TOKENS
 from tamis.recipe import Model, Recipe
+from tamis.samples import EXTRA
 from tamis.scoring import registry
 from tamis.scoring.base import Scorer
+from tamis.selectors import Selector
 from tamis.storage.artifact import Store
 
 
@@ -26,6 +29,11 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
         method = selectors.build(recipe.select.method, recipe.select.options)
         wanted = set(method.needs()) | {f.column for f in recipe.filters}
         _check_columns(wanted, built, store)
+        _check_target(recipe, method)
+    whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
+    pool_scores.ordered(whole)
+    for scorer in whole.values():
+        _check_columns(set(scorer.needs()), built, store)
     for name, source in recipe.sources.items():
         if source.stored and name not in store.latest("samples"):
             raise RecipeError(f"sources.{name}: the store {store.root} has no source of this name")
@@ -88,11 +96,22 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             )
 
 
+def _check_target(recipe: Recipe, method: Selector) -> None:
+    kind = getattr(method, "target", None)
+    if kind == "required" and recipe.target is None:
+        raise RecipeError(
+            f"{method.name} needs a target: add the block target: with a path to rows that the "
+            "selection should come to resemble"
+        )
+    if kind is None and recipe.target is not None:
+        raise RecipeError(f"{method.name} takes no target: leave the block target: out")
+
+
 def _check_columns(wanted: set[str], built: Mapping[str, Scorer], store: Store) -> None:
     stored = store.latest("signals")
     for column in sorted(wanted):
         signal, dot, field = column.partition(".")
-        if not dot or (signal in stored and signal not in built):
+        if not dot or signal == EXTRA or (signal in stored and signal not in built):
             continue
         if signal not in built:
             known = ", ".join(sorted(built)) or "none"

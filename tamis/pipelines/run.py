@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from tamis import selectors
 from tamis.errors import RecipeError
 from tamis.numerics.device import resolve
 from tamis.pipelines import evaluate as evaluation
@@ -128,22 +129,43 @@ def ingest(ctx: Context, keys: Keys) -> Outcome:
         made[f"samples/{name}"] = artifact.key
         facts[name] = artifact.facts
         reused += old
-    evaluate = ctx.recipe.evaluate
-    if evaluate is not None and evaluate.path is not None:
-        # Not pointed to: what people query as `samples` is the pool.
-        source = Source(path=evaluate.path, limit=evaluate.limit)
-        artifact, old = ingest_source(
-            ctx.store, "heldout", source, say=ctx.say, progress=ctx.progress
-        )
-        made["heldout"] = artifact.key
-        facts["heldout"] = artifact.facts
+    # Not pointed to: what people query as `samples` is the pool.
+    for name, source in _aside(ctx.recipe).items():
+        artifact, old = ingest_source(ctx.store, name, source, say=ctx.say, progress=ctx.progress)
+        made[name] = artifact.key
+        facts[name] = artifact.facts
         reused += old
     return Outcome("ingest", made, reused, len(made) - reused, time.monotonic() - start, facts)
 
 
+def _aside(recipe: Recipe) -> dict[str, Source]:
+    """Rows that are read beside the pool: those to evaluate on, and the target of the selection."""
+    aside = {}
+    evaluate = recipe.evaluate
+    if evaluate is not None and evaluate.path is not None:
+        aside["heldout"] = Source(path=evaluate.path, limit=evaluate.limit)
+    if recipe.target is not None:
+        aside["target"] = recipe.target
+    return aside
+
+
 def score(ctx: Context, keys: Keys) -> Outcome:
-    """Score the pool by every scorer of the recipe."""
-    return scoring.score(ctx, _pool(ctx, keys), plan.scorers(ctx.recipe, ctx.device))
+    """Score the pool by every scorer of the recipe, and the target by those the method compares."""
+    scorers = plan.scorers(ctx.recipe, ctx.device)
+    outcome = scoring.score(ctx, _pool(ctx, keys), scorers)
+    if "target" not in keys:
+        return outcome
+    choice = _needed(ctx.recipe.select)
+    wanted = selecting.target_signals(selectors.build(choice.method, choice.options))
+    there = scoring.score_rows(
+        ctx, _target(ctx, keys), {n: s for n, s in scorers.items() if n in wanted}
+    )
+    return replace(
+        outcome,
+        reused=outcome.reused + there.reused,
+        computed=outcome.computed + there.computed,
+        seconds=outcome.seconds + there.seconds,
+    )
 
 
 def select(ctx: Context, keys: Keys) -> Outcome:
@@ -152,7 +174,10 @@ def select(ctx: Context, keys: Keys) -> Outcome:
     choice = _needed(ctx.recipe.select)
     columns = _columns(ctx, keys)
     mask = _heldout_mask(ctx, columns)
-    chosen, old = selecting.select(ctx, columns, choice, ctx.recipe.filters, mask)
+    target = None
+    if "target" in keys:
+        target = Columns(ctx.store, _target(ctx, keys), columns.signals, ctx.say)
+    chosen, old = selecting.select(ctx, columns, choice, ctx.recipe.filters, mask, target=target)
     ctx.store.point("selections", "chosen", chosen.key)
     made = {"chosen/selection": chosen.key}
     facts = {"chosen": chosen.facts}
@@ -240,6 +265,10 @@ def _pool(ctx: Context, keys: Keys) -> Snapshot:
     return snapshot(
         ctx.store, {n.removeprefix(prefix): k for n, k in keys.items() if n.startswith(prefix)}
     )
+
+
+def _target(ctx: Context, keys: Keys) -> Snapshot:
+    return snapshot(ctx.store, {"target": keys["target"]})
 
 
 def _columns(ctx: Context, keys: Keys) -> Columns:

@@ -11,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tamis.pipelines import pool_scores
 from tamis.pipelines.context import Context, Outcome
 from tamis.pipelines.pool import Snapshot
+from tamis.pipelines.pool_scores import arrow
 from tamis.scoring import registry
-from tamis.scoring.base import Advance, Columns, Scorer
+from tamis.scoring.base import Advance, Scorer
+from tamis.scoring.registry import of_the_pool
 from tamis.storage.signals import KEY, SignalTable, fingerprint
 
 # A shard is what a kill may cost: about a minute for a language model on a CPU.
@@ -23,6 +26,24 @@ SHARD_ROWS = 1024
 
 def score(ctx: Context, pool: Snapshot, scorers: Mapping[str, Scorer]) -> Outcome:
     """Score every row of the pool by every scorer; returns the fingerprint of each signal.
+
+    Scorers that need all rows at once come last, each after the signals it reads.
+    """
+    outcome = score_rows(ctx, pool, {n: s for n, s in scorers.items() if not of_the_pool(s)})
+    keys, reused, computed = dict(outcome.keys), outcome.reused, outcome.computed
+    start = time.monotonic()
+    whole = {n: s for n, s in scorers.items() if of_the_pool(s)}
+    signals = {n.removeprefix("signals/"): key for n, key in keys.items()}
+    for name in pool_scores.ordered(whole):
+        signals[name], done = pool_scores.score(ctx, pool, name, whole[name], signals)
+        keys[f"signals/{name}"] = signals[name]
+        reused, computed = reused + done * len(pool), computed + (not done) * len(pool)
+    seconds = outcome.seconds + time.monotonic() - start
+    return Outcome("score", keys, reused, computed, seconds)
+
+
+def score_rows(ctx: Context, pool: Snapshot, scorers: Mapping[str, Scorer]) -> Outcome:
+    """Score every row by the scorers that look at one row at a time.
 
     Shards are cut from the parts of the samples, so a run that was killed and started again
     computes the same batches and the same values as one that was not. Rows that were scored
@@ -103,23 +124,9 @@ def _score_shard(
     computed = 0
     for name, table in tables.items():
         wanted = table.missing(keys)
-        columns = {KEY: keys, **_arrow(values[name])}
+        columns = {KEY: keys, **arrow(values[name])}
         rows = pa.table(columns).filter(wanted)
         if len(rows):
             table.append(rows, identities[name])
             computed += len(rows)
     return computed
-
-
-def _arrow(columns: Columns) -> dict[str, pa.Array]:
-    """Numpy columns as Arrow: NaN and None become null, a matrix becomes fixed-size lists."""
-    arrays = {}
-    for name, values in columns.items():
-        if values.ndim == 2:
-            flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-            arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        elif values.dtype == object:
-            arrays[name] = pa.array(values.tolist(), pa.string())
-        else:
-            arrays[name] = pa.array(values, from_pandas=True)
-    return arrays

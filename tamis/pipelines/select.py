@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tamis import selectors
 from tamis.errors import DataError
+from tamis.numerics.ragged import Ragged
 from tamis.pipelines.columns import Columns, missing
 from tamis.pipelines.context import Context
 from tamis.recipe import Budget, Filter, Select
@@ -37,10 +38,13 @@ def select(
     choice: Select,
     filters: list[Filter],
     heldout: np.ndarray,
+    *,
+    target: Columns | None = None,
 ) -> tuple[Artifact, bool]:
     """Pick a subset of the pool; an artefact with one row for every row of the pool.
 
-    `heldout` marks rows kept for evaluation. The key holds the samples, the signals that were
+    `heldout` marks rows kept for evaluation, `target` gives the columns of the rows to resemble.
+    The key holds the samples, the signals that were
     used, the method with its options, the budget and the seed.
     """
     method = selectors.build(choice.method, choice.options)
@@ -53,18 +57,23 @@ def select(
         "select": choice.model_dump(),
         "filters": [f.model_dump() for f in filters],
         "heldout": int(heldout.sum()) and _mask_digest(heldout),
+        "target": target and sorted(target.pool.sources.items()),
         "seed": ctx.recipe.seed,
     }
 
     def make(maker: Maker) -> Mapping[str, Any]:
         start = time.monotonic()
         eligible = _eligible(columns, method, choice, filters, heldout)
-        picked, costs = _pick(columns, method, choice, eligible, ctx.recipe.seed)
+        aside, there = _target_pool(method, target)
+        pool = _selector_pool(columns, method, eligible, aside)
+        limit, costs = _limit(choice.budget, columns, eligible.rows)
+        picked = budget.fit(method, pool, costs, limit, seed=ctx.recipe.seed)
         maker.write_parquet(
             "rows.parquet", _rows(maker.key, choice.method, columns, eligible, picked)
         )
         maker.write_json("curves.json", {n: c.tolist() for n, c in picked.curves.items()})
-        return _facts(choice, columns, eligible, picked, costs, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return {**_facts(choice, columns, method, eligible, picked, seconds), **there}
 
     return ctx.store.ensure("selections", inputs, make, say=ctx.say)
 
@@ -105,7 +114,11 @@ def _eligible(
         drop(missing(values), f"null:{rule.column}")
         drop(~_passes(rule, values), f"filter:{rule.column}")
     for name in sorted(method.needs()):
-        drop(missing(columns.values(name)), f"null:{name}")
+        values = columns.values(name)
+        # A row may have no label, and the methods know what to do with it; a list of scores is
+        # a value only when it is not empty.
+        if not (isinstance(values, Ragged) and values.values.dtype == object):
+            drop(missing(values), f"null:{name}")
     return Eligible(np.flatnonzero(reason == ""), reason)
 
 
@@ -132,13 +145,34 @@ def _passes(rule: Filter, values: np.ndarray) -> np.ndarray:
     return passed
 
 
-def _pick(
-    columns: Columns, method: Selector, choice: Select, eligible: Eligible, seed: int
-) -> tuple[Selection, np.ndarray | None]:
+def target_signals(method: Selector) -> set[str]:
+    """The signals that a method compares its target by."""
+    needs = method.target_needs() if hasattr(method, "target_needs") else frozenset()
+    return {name.partition(".")[0] for name in needs if "." in name}
+
+
+def _target_pool(method: Selector, target: Columns | None) -> tuple[Pool | None, dict[str, int]]:
+    """The rows to resemble, without those that lack a value, and how many there are."""
+    if target is None:
+        return None, {}
+    values = {name: target.values(name) for name in sorted(method.target_needs())}
+    lacking = np.zeros(len(target.pool), dtype=bool)
+    for column in values.values():
+        lacking |= missing(column)
+    rows = np.flatnonzero(~lacking)
+    pool = Pool(len(rows), {name: column[rows] for name, column in values.items()})
+    return pool, {"target_rows": len(rows), "target_dropped": int(lacking.sum())}
+
+
+def _selector_pool(
+    columns: Columns, method: Selector, eligible: Eligible, target: Pool | None
+) -> Pool:
     rows = eligible.rows
-    pool = Pool(n=len(rows), columns={n: columns.values(n)[rows] for n in sorted(method.needs())})
-    limit, costs = _limit(choice.budget, columns, rows)
-    return budget.fit(method, pool, costs, limit, seed=seed), costs
+    names = sorted(method.needs())
+    tables = [table for name in names if (table := columns.labels(name)) is not None]
+    labels = Pool(len(tables[0]["name"]), tables[0]) if tables else None
+    values = {name: columns.values(name)[rows] for name in names}
+    return Pool(len(rows), values, target, labels)
 
 
 def _limit(wanted: Budget, columns: Columns, rows: np.ndarray) -> tuple[int, np.ndarray | None]:
@@ -212,9 +246,9 @@ def _spread(picked: Selection, name: str, rows: np.ndarray, n: int, kind: pa.Dat
 def _facts(
     choice: Select,
     columns: Columns,
+    method: Selector,
     eligible: Eligible,
     picked: Selection,
-    costs: np.ndarray | None,
     seconds: float,
 ) -> dict[str, Any]:
     names, counts = np.unique(eligible.reason[eligible.reason != ""], return_counts=True)
@@ -226,8 +260,11 @@ def _facts(
         "dropped": {str(n): int(c) for n, c in zip(names, counts, strict=True)},
         "kept": len(picked.index),
         "seconds": seconds,
-        **{n: v for n, v in picked.facts.items()},
+        **picked.facts,
     }
+    for name in sorted(method.needs()):
+        if columns.labels(name) is not None:
+            facts[f"made_by.{name}"] = columns.scorer(name)
     if TOKENS in columns.signals:
         for field in ("total", "supervised"):
             values = columns.values(f"{TOKENS}.{field}")[index]

@@ -6,13 +6,13 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, TypeGuard, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from tamis.errors import RecipeError
 from tamis.recipe import Model
-from tamis.scoring.base import Scorer
+from tamis.scoring.base import PoolScorer, Scorer
 from tamis.scoring.group import Group, group
 
 __all__ = ["Group", "build", "describe", "group", "names"]
@@ -25,6 +25,11 @@ _SCORERS = {
     "nll": ("tamis.scoring.nll", "Nll"),
     "perplexity": ("tamis.scoring.perplexity", "Perplexity"),
     "ifd": ("tamis.scoring.ifd", "Ifd"),
+    "tags": ("tamis.scoring.labels.tags", "Tags"),
+    "metadata": ("tamis.scoring.labels.metadata", "Metadata"),
+    "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
+    "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),
+    "keywords": ("tamis.scoring.labels.keywords", "Keywords"),
 }
 # Fields of a scorer that are not options of the recipe.
 _GIVEN = ("model", "device")
@@ -43,6 +48,11 @@ def describe(name: str) -> dict[str, str]:
 def takes_encoder(name: str) -> bool:
     """Whether its model is a sentence encoder, which may be a folder or hub id, or left out."""
     return getattr(_kind(name), "encoder", False)
+
+
+def of_the_pool(scorer: Scorer) -> TypeGuard[PoolScorer]:
+    """Whether it needs all rows at once."""
+    return hasattr(scorer, "score_pool")
 
 
 def build(
@@ -84,7 +94,9 @@ def _options(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise RecipeError(f"{kind.name} has no option {name!r}{_nearest(name, known)}")
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(value, strict=True)
+            # Lists in YAML are tuples here: options never change.
+            given = tuple(value) if isinstance(value, list) else value
+            checked[name] = TypeAdapter(hints[name]).validate_python(given, strict=True)
         except ValidationError as error:
             expected = error.errors()[0]["msg"]
             raise RecipeError(f"{kind.name}: {name}={value!r}: {expected}") from error

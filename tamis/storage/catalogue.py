@@ -46,6 +46,8 @@ RUN_COLUMNS = {
     "settings": "JSON",
     "versions": "JSON",
 }
+# Of a signal: its fingerprint, the column it is keyed by, the fields to show.
+Signal = tuple[str, str, list[pa.Field]]
 # Far more than a question asked by hand needs; a runaway query ends instead of filling the disk.
 QUERY_SECONDS = 600.0
 
@@ -141,16 +143,17 @@ def _views(store: Store) -> list[tuple[str, str]]:
     ]
 
 
-def _signal_fields(store: Store) -> dict[str, tuple[str, list[pa.Field]]]:
-    """For each signal: its fingerprint and its fields that are single values."""
+def _signal_fields(store: Store) -> dict[str, Signal]:
+    """For each signal: its fingerprint, its key, and its fields but for vectors."""
     found = {}
     for name, fingerprint in store.latest("signals").items():
         parts = sorted(store.folder("signals", fingerprint).glob("part-*.parquet"))
         if parts:
             schema = pq.read_schema(parts[0])
-            fields = [f for f in schema if f.name != KEY and not pa.types.is_nested(f.type)]
-            if fields:
-                found[name] = (fingerprint, fields)
+            key, *fields = schema
+            shown = [f for f in fields if not pa.types.is_fixed_size_list(f.type)]
+            if shown:
+                found[name] = (fingerprint, key.name, shown)
     return found
 
 
@@ -159,29 +162,27 @@ def _columns(parts: Sequence[Path]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in pq.read_schema(part).names))
 
 
-def _wide(
-    store: Store, signals: Mapping[str, tuple[str, list[pa.Field]]], columns: Sequence[str]
-) -> str:
+def _wide(store: Store, signals: Mapping[str, Signal], columns: Sequence[str]) -> str:
     """One row a sample: its scalar columns and one struct a signal."""
     hidden = {"messages", "tools", "extra", *signals}
     shown = [f"s.{_name(c)}" for c in columns if c not in hidden]
     # A column the rows came with that bears a signal's name steps aside, as at ingest.
     shown += [f"s.{_name(c)} as {_name('orig_' + c)}" for c in columns if c in signals]
     joins = []
-    for i, (name, (fingerprint, fields)) in enumerate(signals.items()):
+    for i, (name, (fingerprint, key, fields)) in enumerate(signals.items()):
         struct = ", ".join(f"{_quoted(f.name)}: g{i}.{_name(f.name)}" for f in fields)
         shown.append(f"{{{struct}}} as {_name(name)}")
         parts = sorted(store.folder("signals", fingerprint).glob("part-*.parquet"))
-        joins.append(f"left join {_files(parts)} g{i} on g{i}.{KEY} = s.{KEY}")
+        joins.append(f"left join {_files(parts)} g{i} on g{i}.{key} = s.{key}")
     return f"select {', '.join(shown)} from samples s {' '.join(joins)}"
 
 
-def _long(signals: Mapping[str, tuple[str, list[pa.Field]]]) -> str:
+def _long(signals: Mapping[str, Signal]) -> str:
     """One row a sample and number."""
     selects = [
         f"select id, source, {_quoted(f'{name}.{f.name}')} as signal, "
         f"{_name(name)}.{_name(f.name)}::double as value from signals"
-        for name, (_, fields) in signals.items()
+        for name, (_, _, fields) in signals.items()
         for f in fields
         if pa.types.is_floating(f.type)
         or pa.types.is_integer(f.type)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tamis.errors import StoreError
 from tamis.storage import files
 from tamis.storage.artifact import Maker, Say, Store
-from tamis.storage.signals import KEY
 
 FILE = "vectors.npy"
 
@@ -21,10 +20,11 @@ FILE = "vectors.npy"
 def matrix(
     store: Store, fingerprint: str, field: str, keys: pa.Array, *, say: Say
 ) -> NDArray[np.float32]:
-    """The vectors of a signal for the samples with these content keys, in their order: (n, d).
+    """The vectors of a signal for the samples with these keys, in their order: (n, d).
 
-    Made once and kept in the store, so the memory it takes is the reader's page cache. Raises
-    `StoreError` when a sample has no vector.
+    Keys are ids or content keys, whichever the signal is kept by. Made once and kept in the store,
+    so the memory it takes is the reader's page cache. Raises `StoreError` when a sample has no
+    vector.
     """
     inputs = {"signal": fingerprint, "field": field, "keys": files.digest(keys.to_pylist())}
 
@@ -42,15 +42,17 @@ def _fill(
     parts = sorted(store.folder("signals", fingerprint).glob("part-*.parquet"))
     if not parts:
         raise StoreError("the embedding has no rows yet; run tamis score")
-    width = pq.read_schema(parts[0]).field(field).type.list_size
+    schema = pq.read_schema(parts[0])
+    width = schema.field(field).type.list_size
+    key = schema.names[0]
     filled = np.zeros(len(keys), dtype=bool)
     with files.replacing(maker.folder / FILE) as temporary:
         target = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.float32, shape=(len(keys), width)
         )
         for part in parts:
-            table = pq.read_table(part, columns=[KEY, field])
-            at = pc.index_in(keys, value_set=table.column(KEY).combine_chunks())
+            table = pq.read_table(part, columns=[key, field])
+            at = pc.index_in(keys, value_set=table.column(key).combine_chunks())
             rows = np.flatnonzero(np.asarray(at.is_valid()))
             values = table.column(field).combine_chunks().flatten().to_numpy()
             target[rows] = values.reshape(-1, width)[at.drop_null().to_numpy()]

@@ -16,7 +16,7 @@ def build(name: str, model: Any = None, **options: Any) -> Any:
 
 
 def test_every_scorer_describes_itself() -> None:
-    assert set(registry.names()) == {"embed", "length", "tokens", "nll", "perplexity", "ifd"}
+    assert {"embed", "length", "tokens", "nll", "perplexity", "ifd"} < set(registry.names())
     for name in registry.names():
         about = registry.describe(name)
         assert set(about) == {"sentence", "needs", "cost", "avoid"}
