@@ -129,6 +129,7 @@ def _score_flags(
     store: str | None,
 ) -> dict[str, Any]:
     from tamis.errors import RecipeError
+    from tamis.scoring import registry
 
     if not scorer:
         raise RecipeError("tamis score needs --scorer or --recipe; tamis methods lists the scorers")
@@ -140,7 +141,7 @@ def _score_flags(
         given = "lm" if content["models"] else model
         scores[column or kind] = {
             "scorer": kind,
-            "model": model if kind == "embed" else given,
+            "model": model if registry.takes_encoder(kind) else given,
             "options": common.options(option),
         }
     return {**content, "scores": scores}

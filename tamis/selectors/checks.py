@@ -56,7 +56,11 @@ def matrix(pool: Pool, name: str, *, missing: bool = False) -> NDArray[np.float3
     """
     found = column(pool, name)
     if isinstance(found, Ragged):
-        raise DataError(f"column {name} must hold vectors of one length, got {_shape(found)}")
+        # Vectors that came with the rows are lists.
+        widths = np.diff(found.indptr)
+        if len(widths) == 0 or (widths != widths[0]).any():
+            raise DataError(f"column {name} must hold vectors of one length, got {_shape(found)}")
+        found = found.values.reshape(len(widths), -1)
     if found.dtype == object and len(found):
         found = _stacked(found, name)
     if found.ndim > 2 and all(size == 1 for size in found.shape[1:-1]):

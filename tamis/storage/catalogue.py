@@ -71,7 +71,8 @@ class OpenStore:
         timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
         timer.start()
         try:
-            return connection.sql(query, params=dict(parameters or {})).to_arrow_table()
+            table = connection.sql(query, params=dict(parameters or {})).to_arrow_table()
+            return table.rename_columns(_unique(table.column_names))
         except duckdb.InterruptException as error:
             raise DataError(f"the query took longer than {QUERY_SECONDS:.0f} s") from error
         except duckdb.Error as error:
@@ -113,6 +114,16 @@ def _connect(root: Path, views: Sequence[tuple[str, str]]) -> duckdb.DuckDBPyCon
 def open_store(path: str | Path) -> OpenStore:
     """Open a store for SQL and for its embeddings."""
     return OpenStore(Store(path))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Column names with a number after those that came before: `labels`, `labels_2`."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found
 
 
 def _refuse_all_but_select(query: str) -> None:

@@ -95,3 +95,11 @@ def test_texts_and_numbers():
     huge = one(np.array([[1e300, 0.0]]))
     with pytest.raises(DataError, match="infinity"):
         checks.matrix(huge, "c")
+
+
+def test_lists_of_one_length_are_vectors_and_others_are_refused() -> None:
+    even = Ragged(np.array([0, 2, 4]), np.array([1.0, 2.0, 3.0, 4.0]))
+    found = checks.matrix(Pool(2, {"v": even}), "v")
+    assert found.dtype == np.float32 and found.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(DataError, match="vectors of one length"):
+        checks.matrix(Pool(2, {"v": Ragged(np.array([0, 1, 4]), even.values)}), "v")

@@ -175,3 +175,8 @@ def test_an_open_store_sees_what_is_added_later(store: Store) -> None:
     assert opened.sql(count).to_pylist() == [{"n": 4}]
     put_samples(store, "c", pa.table({"id": ["i9"], "content_key": ["k9"], "source": ["c"]}))
     assert opened.sql(count).to_pylist() == [{"n": 5}]
+
+
+def test_columns_of_one_name_are_all_there(store: Store) -> None:
+    got = answers(store, "select toy.loss, toy.loss, id from signals where id = 'i1'")
+    assert got == [{"loss": 1.0, "loss_2": 1.0, "id": "i1"}]
