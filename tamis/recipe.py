@@ -115,6 +115,13 @@ class Budget(_Strict):
         """Whether the unit is given."""
         return getattr(self, unit) is not None
 
+    @property
+    def unit(self) -> str:
+        """What is counted: rows, tokens or supervised tokens."""
+        if self.supervised_tokens is not None:
+            return "supervised tokens"
+        return "rows" if self.tokens is None else "tokens"
+
 
 class Select(_Strict):
     """Which method picks the subset, and how much of it."""
@@ -190,6 +197,9 @@ class Recipe(_Strict):
     scores: dict[Name, Score] = Field(default_factory=dict)
     filters: list[Filter] = Field(default_factory=list)
     target: Source | None = Field(None, description="rows the selection should come to resemble")
+    licences: list[str] | None = Field(
+        None, min_length=1, description="only rows of these may be chosen or held out"
+    )
     select: Select | None = None
     export: Export = Export(name=None, folder=None, shard_rows=50_000)
     tune: Tune | None = None

@@ -195,7 +195,10 @@ def select(
         common.print_json(facts if recipe else facts["chosen"])
         return
     for subset, values in facts.items():
+        groups = values.pop("mixture", [])
         common.table(subset, [{"fact": k, "value": v} for k, v in values.items()])
+        if groups:
+            common.table(f"{subset}: the groups", groups)
 
 
 def schedule(

@@ -27,6 +27,7 @@ _MEANING = {
     "selected": "it was selected",
     "held_out": "it is kept for evaluation",
     "no_trained_token": "no token of it would be trained on after the cut-off",
+    "licence": "its licence is not among those allowed",
     "duplicate": "an exact duplicate of a sample with a lower id",
     "too_similar": "too similar to a kept sample",
     "redundant": "too similar to another sample of its cluster",

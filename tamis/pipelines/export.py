@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from tamis.storage.artifact import Artifact, Maker
 from tamis.storage.publish import publish as copy_to
 
 # Raise by hand when the same selection gives another manifest.
-VERSION = 1
+VERSION = 2
 
 
 def export(
@@ -35,7 +36,8 @@ def export(
 ) -> tuple[Artifact, bool]:
     """Write the manifest of a selection; returns the artefact and whether it was there already.
 
-    Rows come in the order of the selection. Chosen rows whose content is among the held-out rows
+    Rows come in the order of the selection; those shown several times in an epoch come again after
+    all others, under row ids of their own. Chosen rows whose content is among the held-out rows
     are left out and counted. With `publish` a copy goes to the recipe's `export.folder`, if it
     names one. Facts: `rows`, `heldout`, `leaked`, `content_hash`.
     """
@@ -113,8 +115,21 @@ def _rows(pool: Snapshot, selection: Artifact) -> pa.Table:
     rows = _named(pool, ids)
     if "weight" in picks.schema.names:
         rows = rows.set_column(rows.schema.get_field_index("weight"), "weight", picks["weight"])
-    score = picks["gain"].cast(pa.float32())
-    return rows.append_column("score", score)
+    rows = rows.append_column("score", picks["gain"].cast(pa.float32()))
+    return _shown(rows, picks["repeat"].to_numpy()) if "repeat" in picks.schema.names else rows
+
+
+def _shown(rows: pa.Table, repeat: np.ndarray) -> pa.Table:
+    """Every row as often as it is shown. A copy is a row of its own, so that every trainer sees it:
+    its id is that of the sample with ~2, ~3, ... after it."""
+    passes = []
+    for time in range(1, int(repeat.max(initial=1)) + 1):
+        again = rows.filter(pa.array(repeat >= time))
+        if time > 1:
+            ids = pc.binary_join_element_wise(again["row_id"], f"~{time}", "")
+            again = again.set_column(again.schema.get_field_index("row_id"), "row_id", ids)
+        passes.append(again)
+    return pa.concat_tables(passes)
 
 
 def _heldout(held: Heldout) -> pa.Table:

@@ -13,18 +13,22 @@ from tamis.pipelines.columns import Columns
 LEAST, MOST = 50, 500
 
 
-def split(columns: Columns, percent: float, group_by: str) -> np.ndarray:
+def split(
+    columns: Columns, percent: float, group_by: str, among: np.ndarray | None = None
+) -> np.ndarray:
     """Mark the rows of the pool that are kept for evaluation: a boolean (n,).
 
-    The share is bounded by 50 and 500 rows and by half the pool, spread over the groups in
-    proportion. Which rows of a group depends on a hash of their content alone, so exact duplicates
-    go together and new rows move few of the old ones.
+    Only rows marked in `among` (n,) are taken, as if there were no others; all if None. The share
+    is bounded by 50 and 500 rows and by half of them, spread over the groups in proportion. Which
+    rows of a group depends on a hash of their content alone, so exact duplicates go together and
+    new rows move few of the old ones.
     """
-    n = len(columns.pool)
+    rows = np.arange(len(columns.pool)) if among is None else np.flatnonzero(among)
+    n = len(rows)
     wanted = min(max(math.ceil(n * percent / 100), LEAST), MOST, n // 2)
-    keys = columns.values("content_key")
+    keys = columns.values("content_key")[rows]
     content, first, copies = np.unique(keys, return_index=True, return_inverse=True)
-    groups = columns.values(group_by)[first].astype(str)
+    groups = columns.values(group_by)[rows[first]].astype(str)
     names, group = np.unique(groups, return_inverse=True)
     shares = allocate(np.bincount(group, minlength=len(names)), min(wanted, len(content)))
     turn = np.array([_hash(key) for key in content], dtype=object)
@@ -33,7 +37,9 @@ def split(columns: Columns, percent: float, group_by: str) -> np.ndarray:
     place = np.arange(len(order)) - starts[group[order]]
     chosen = np.zeros(len(content), dtype=bool)
     chosen[order[place < shares[group[order]]]] = True
-    return chosen[copies]
+    mask = np.zeros(len(columns.pool), dtype=bool)
+    mask[rows] = chosen[copies]
+    return mask
 
 
 def _hash(key: str) -> str:

@@ -31,7 +31,7 @@ Run = Mapping[str, Any]
 _COMPOSITION = """
 select p.source, count(*) rows_before, count(*) filter (s.kept) rows_after,
        sum(t.value)::bigint tokens_before,
-       coalesce(sum(t.value) filter (s.kept), 0)::bigint tokens_after
+       coalesce(sum(t.value * coalesce(s.repeat, 1)) filter (s.kept), 0)::bigint tokens_after
 from selections s join samples p using (id)
 left join (select id, value from signals_long where signal = $tokens) t using (id)
 where s.selection = $key group by 1 order by 1

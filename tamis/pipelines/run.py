@@ -19,7 +19,7 @@ from tamis.errors import RecipeError
 from tamis.numerics.device import resolve
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
-from tamis.pipelines import heldout, plan, runlog
+from tamis.pipelines import heldout, licences, plan, runlog
 from tamis.pipelines import score as scoring
 from tamis.pipelines import select as selecting
 from tamis.pipelines import tune as tuning
@@ -195,7 +195,7 @@ def _random(chosen: Artifact) -> Select:
     facts = chosen.facts
     if "total_tokens" in facts:
         return Select(method="random", budget=Budget(tokens=facts["total_tokens"]))
-    return Select(method="random", budget=Budget(rows=facts["kept"]))
+    return Select(method="random", budget=Budget(rows=facts["rows_shown"]))
 
 
 def export(ctx: Context, keys: Keys) -> Outcome:
@@ -287,7 +287,8 @@ def _heldout_mask(ctx: Context, columns: Columns) -> np.ndarray:
     evaluate = ctx.recipe.evaluate
     if evaluate is None or evaluate.path is not None:
         return np.zeros(len(columns.pool), dtype=bool)
-    return heldout.split(columns, evaluate.holdout_percent, evaluate.group_by)
+    among = licences.allowed(columns, ctx.recipe.licences)
+    return heldout.split(columns, evaluate.holdout_percent, evaluate.group_by, among)
 
 
 def _heldout_rows(ctx: Context, keys: Keys, columns: Columns) -> evaluation.Heldout | None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from tamis import selectors
 from tamis.errors import DataError
 from tamis.numerics.ragged import Ragged
+from tamis.pipelines import licences, mixture
 from tamis.pipelines.columns import Columns, missing
 from tamis.pipelines.context import Context
 from tamis.recipe import Budget, Filter, Select
@@ -20,7 +21,7 @@ from tamis.selectors import Pool, Selection, Selector, budget
 from tamis.storage.artifact import Artifact, Maker
 
 # Raise by hand when the rows that are eligible, or what is stored of a selection, change.
-VERSION = 1
+VERSION = 2
 TOKENS = "tokens"
 
 
@@ -56,6 +57,7 @@ def select(
         "signals": {n: columns.fingerprint(n) for n in names if columns.fingerprint(n)},
         "select": choice.model_dump(),
         "filters": [f.model_dump() for f in filters],
+        "licences": ctx.recipe.licences,
         "heldout": int(heldout.sum()) and _mask_digest(heldout),
         "target": target and sorted(target.pool.sources.items()),
         "seed": ctx.recipe.seed,
@@ -63,7 +65,8 @@ def select(
 
     def make(maker: Maker) -> Mapping[str, Any]:
         start = time.monotonic()
-        eligible = _eligible(columns, method, choice, filters, heldout)
+        allowed = licences.allowed(columns, ctx.recipe.licences)
+        eligible = _eligible(columns, method, choice, filters, heldout, allowed)
         aside, there = _target_pool(method, target)
         pool = _selector_pool(columns, method, eligible, aside)
         limit, costs = _limit(choice.budget, columns, eligible.rows)
@@ -97,14 +100,17 @@ def _eligible(
     choice: Select,
     filters: list[Filter],
     heldout: np.ndarray,
+    allowed: np.ndarray,
 ) -> Eligible:
-    """Apply, in this order: held-out, no trained token, duplicates, filters, missing values."""
+    """Apply, in this order: held-out, licence, no trained token, duplicates, filters, missing
+    values."""
     reason = np.full(len(columns.pool), "", dtype=object)
 
     def drop(rows: np.ndarray, why: str) -> None:
         reason[rows & (reason == "")] = why
 
     drop(heldout, "held_out")
+    drop(~allowed, "licence")
     if TOKENS in columns.signals:
         drop(~(columns.values(f"{TOKENS}.supervised") > 0), "no_trained_token")
     if choice.drop_duplicates:
@@ -206,6 +212,8 @@ def _rows(
     rank[index] = np.arange(len(index))
     gain = np.full(n, np.nan)
     gain[index] = picked.gain
+    repeat = np.zeros(n, dtype=np.int32)
+    repeat[index] = mixture.shown(picked)
     reason = eligible.reason.copy()
     reason[eligible.rows] = picked.rows.get("reason", np.full(len(eligible.rows), "not_selected"))
     reason[index] = "selected"
@@ -221,6 +229,7 @@ def _rows(
             "nearest_kept": _nearest(picked, eligible.rows, ids),
             "similarity": _spread(picked, "similarity", eligible.rows, n, pa.float64()),
             "cluster": _spread(picked, "cluster", eligible.rows, n, pa.int32()),
+            "repeat": pa.array(repeat, mask=repeat == 0),
         }
     )
 
@@ -259,6 +268,7 @@ def _facts(
         "eligible": len(eligible.rows),
         "dropped": {str(n): int(c) for n, c in zip(names, counts, strict=True)},
         "kept": len(picked.index),
+        "rows_shown": int(mixture.shown(picked).sum()),
         "seconds": seconds,
         **picked.facts,
     }
@@ -268,5 +278,11 @@ def _facts(
     if TOKENS in columns.signals:
         for field in ("total", "supervised"):
             values = columns.values(f"{TOKENS}.{field}")[index]
-            facts[f"{field}_tokens"] = int(np.nansum(values))
+            facts[f"{field}_tokens"] = int(np.nansum(values * mixture.shown(picked)))
+    if "licence" in facts["dropped"]:
+        facts["licences_refused"] = licences.refused(columns, eligible.reason == "licence")
+    if picked.groups:
+        counted = TOKENS in columns.signals
+        tokens = columns.values(f"{TOKENS}.total")[eligible.rows] if counted else None
+        facts["mixture"] = mixture.groups(picked, choice.budget.unit, tokens)
     return facts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tamis.pipelines import mixture
 from tamis.pipelines.run import Summary
 
 
@@ -49,6 +50,10 @@ def _selected(summary: Summary) -> list[str]:
     for subset, f in summary.facts("select").items():
         tokens = f", {f['total_tokens']:,} tokens" if "total_tokens" in f else ""
         out.append(f"{subset}: {f['method']} kept {f['kept']:,} of {f['pool']:,} rows{tokens}")
+        if "licences_refused" in f:
+            refused = ", ".join(f"{n:,} {name}" for name, n in f["licences_refused"].items())
+            out.append(f"  licence not allowed: {refused}")
+        out += [f"  {line}" for line in mixture.lines(f.get("mixture", []))]
     return out
 
 

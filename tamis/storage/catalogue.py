@@ -29,7 +29,8 @@ VIEWS = ("samples", "signals", "signals_long", "selections", "rejected", "runs")
 _EMPTY = {
     "samples": "id VARCHAR, content_key VARCHAR, source VARCHAR",
     "selections": "selection VARCHAR, method VARCHAR, id VARCHAR, kept BOOLEAN, rank INTEGER, "
-    "gain DOUBLE, reason VARCHAR, nearest_kept VARCHAR, similarity DOUBLE, cluster INTEGER",
+    "gain DOUBLE, reason VARCHAR, nearest_kept VARCHAR, similarity DOUBLE, cluster INTEGER, "
+    "repeat INTEGER",
     "rejected": "source VARCHAR, file VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR",
     "signals_long": "id VARCHAR, source VARCHAR, signal VARCHAR, value DOUBLE",
 }
