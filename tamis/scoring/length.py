@@ -15,11 +15,11 @@ from tamis.scoring.base import Advance, Columns
 from tamis.scoring.views import VIEWS, text
 
 # Han, kana, bopomofo and the half- and full-width forms: written without spaces between words.
-_UNSPACED = (
+UNSPACED = (
     "\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’\-][^\W{_UNSPACED}]+)*")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:['’\-][^\W{UNSPACED}]+)*")
 
 
 def words(value: str) -> int:

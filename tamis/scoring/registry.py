@@ -30,6 +30,9 @@ _SCORERS = {
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
     "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),
     "keywords": ("tamis.scoring.labels.keywords", "Keywords"),
+    "duplicates_exact": ("tamis.scoring.duplicates.exact", "DuplicatesExact"),
+    "duplicates_minhash": ("tamis.scoring.duplicates.minhash", "DuplicatesMinhash"),
+    "duplicates_semantic": ("tamis.scoring.duplicates.semantic", "DuplicatesSemantic"),
 }
 # Fields of a scorer that are not options of the recipe.
 _GIVEN = ("model", "device")
