@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.numerics import greedy
+from tamis.numerics.blocked import rows_per_block
 from tamis.numerics.transport import Plan, exact
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Pair = tuple[int, int]
+
+# Cells of one block of costs: 2 MB, which stays in a core's cache.
+_CELLS = 262_144
+# Exact solves of up to so many cells take less than a millisecond.
+_SMALL = 20_000
+# The duals that rank exchanges are smoothed by such shares of the usual gap between the nearest
+# and the middle row of a target: the next share where the last finds nothing better.
+_SMOOTH = (0.2, 0.1, 0.05)
 
 
 @dataclass(slots=True)
@@ -20,92 +32,41 @@ class Problem:
     """Distances (n, m) of candidates to equally weighted targets, and a bonus (n,) a candidate.
 
     The cost of a group S is OT(uniform on S, targets) with costs distance - bonus, which equals
-    the transport of the distances less the mean bonus of S.
+    the transport of the distances less the mean bonus of S. Distances may be float32; costs are
+    float64.
     """
 
-    distance: F64
+    distance: NDArray[Any]
     bonus: F64
     solves: int = 0
     b: F64 = field(init=False)
-    cost: F64 = field(init=False)
 
     def __post_init__(self) -> None:
         m = self.distance.shape[1]
         self.b = np.full(m, 1 / m)
-        self.cost = self.distance - self.bonus[:, None]
+
+    def costs(self, rows: Rows | slice | int) -> F64:
+        """Distance less bonus of some rows, (rows, m)."""
+        cost: F64 = self.distance[rows] - self.bonus[rows][..., None]
+        return cost
+
+    def blocks(self) -> Iterator[slice]:
+        """All rows, a block at a time."""
+        step = rows_per_block(self.distance.shape[1], _CELLS)
+        for start in range(0, len(self.distance), step):
+            yield slice(start, start + step)
 
     def solve(self, rows: Rows) -> Plan:
         """The exact cost of a group and its duals."""
         self.solves += 1
         # The solver gets distances, which are not negative; the bonus is constant along a row.
-        plan = exact(np.ascontiguousarray(self.distance[rows]), self.b)
+        plan = exact(np.ascontiguousarray(self.distance[rows], dtype=np.float64), self.b)
         bonus = self.bonus[rows]
         return Plan(plan.value - float(bonus.mean()), plan.u - bonus, plan.w)
 
     def semi_relaxed(self, rows: Rows) -> float:
         """Mean over targets of the least cost in the group: never above the exact cost."""
-        return float(self.cost[rows].min(axis=0).mean())
-
-
-def start(problem: Problem, k: int) -> Rows:
-    """Greedy minimum of the semi-relaxed cost, then only rows that are nearest to some target.
-
-    Picks go on past k until k rows serve a target. When fewer rows than k can (few targets,
-    copies), the group is filled up by `fill`. Lazy; O(n m) to begin with.
-    """
-    cost = problem.cost
-    first = int(np.argmin(np.round(cost.sum(axis=1), 12)))
-    least = cost[first].copy()
-
-    def gains(rows: list[int]) -> list[float]:
-        gain: list[float] = np.maximum(least - cost[rows], 0).sum(axis=1).tolist()
-        return gain
-
-    def add(row: int) -> None:
-        np.minimum(least, cost[row], out=least)
-
-    others = np.delete(np.arange(len(cost), dtype=np.int64), first)
-    noise = 1e-12 * float(np.abs(cost).max()) * cost.shape[1]
-    order, _ = greedy.lazy(
-        others,
-        [gain for row in others.tolist() for gain in gains([row])],
-        gains,
-        add,
-        len(others),
-        batch=4,
-        above=noise,
-    )
-    order = np.concatenate([[first], order])
-    return fill(problem, _serving(cost, order, k), k)
-
-
-def _serving(cost: F64, order: Rows, k: int) -> Rows:
-    """The shortest prefix in which k rows are nearest to a target, reduced to these rows."""
-    owner = np.zeros(cost.shape[1], dtype=np.int64)
-    least = cost[order[0]].copy()
-    for place, row in enumerate(order[1:].tolist(), start=1):
-        if len(np.unique(owner)) == k:
-            break
-        closer = cost[row] < least
-        owner[closer] = place
-        least[closer] = cost[row][closer]
-    serving = np.unique(owner)
-    # With fewer than k all are kept: none of the rest would change the cost.
-    if len(serving) < k:
-        return order[:k]
-    kept: Rows = order[serving]
-    return kept
-
-
-def fill(problem: Problem, rows: Rows, k: int) -> Rows:
-    """Bring a group up to k rows, those with the smallest scores first, in small batches."""
-    batch = math.ceil((k - len(rows)) / 20)
-    while len(rows) < k:
-        score = scores(problem, rows, problem.solve(rows))
-        score[rows] = np.inf
-        best = np.argsort(np.round(score, 12), kind="stable")[: min(batch, k - len(rows))]
-        rows = np.concatenate([rows, best]).astype(np.int64)
-    return rows
+        return float(self.costs(rows).min(axis=0).mean())
 
 
 def scores(problem: Problem, rows: Rows, plan: Plan, *, official: bool = False) -> F64:
@@ -115,21 +76,55 @@ def scores(problem: Problem, rows: Rows, plan: Plan, *, official: bool = False) 
     least C_sj - u_s over s in the group other than i; the maximum is at the ceil(m/k)-th smallest
     d_ij. `official` reproduces the authors' code: the ceil(m/k)-th largest, and i not left out.
     """
-    cost, m = problem.cost, problem.distance.shape[1]
-    rank = math.ceil(m / len(rows))
-    gap = cost - plan.w
-    if not official and len(rows) > 1:
-        gap[rows] = cost[rows] - without_each(problem, rows, plan)
+    score = np.empty(len(problem.distance))
+    for block in problem.blocks():
+        score[block] = _raised(problem.costs(block) - plan.w, len(rows), official)
+    if not official:
+        score[rows] = leaving(problem, rows, plan)
+    return score
+
+
+def leaving(problem: Problem, rows: Rows, plan: Plan) -> F64:
+    """The scores of the group's own rows (k,)."""
+    return _raised(problem.costs(rows) - without_each(problem, rows, plan), len(rows))
+
+
+def lowest(problem: Problem, w: F64, k: int, rows: Rows, count: int) -> Rows:
+    """The `count` of `rows` outside a group of k with the smallest scores, smallest first.
+
+    A score is never below the least gap / k, which is cheaper and spares most rows the rest.
+    """
+    least = np.empty(len(problem.distance))
+    for block in problem.blocks():
+        least[block] = (problem.costs(block) - w).min(axis=1)
+    least = least[rows] / k
+    score = np.full(len(rows), np.inf)
+    some = _first(least, 4 * count)
+    score[some] = _raised(problem.costs(rows[some]) - w, k)
+    enough = np.sort(score)[min(count, len(score)) - 1] + 1e-11
+    more = np.flatnonzero((least <= enough) & np.isinf(score))
+    for part in np.array_split(more, 1 + len(more) * len(w) // _CELLS):
+        if len(part):
+            score[part] = _raised(problem.costs(rows[part]) - w, k)
+    return rows[_first(score, count)]
+
+
+def _raised(gap: F64, k: int, official: bool = False) -> F64:
+    """The maximum over y of y/k + mean of min(gap - y, 0) for each row; reorders `gap`."""
+    m = gap.shape[1]
+    rank = math.ceil(m / k)
     place = m - rank if official else rank - 1
-    level = np.partition(gap, place, axis=1)[:, place]
-    below = np.minimum(gap - level[:, None], 0).sum(axis=1) / m
-    value: F64 = level / len(rows) + below
+    gap.partition(place, axis=1)
+    level = gap[:, place]
+    value: F64 = level / k + (gap[:, :place].sum(axis=1) - place * level) / m
     return value
 
 
 def without_each(problem: Problem, rows: Rows, plan: Plan) -> F64:
     """f of the group without each of its rows, (k, m): the least C_sj - u_s of the others."""
-    slack = problem.cost[rows] - plan.u[:, None]
+    slack = problem.costs(rows) - plan.u[:, None]
+    if len(rows) == 1:  # nobody else is there: the row's own
+        return slack
     order = np.argpartition(slack, 1, axis=0)[:2]
     two = np.take_along_axis(slack, order, axis=0)
     first = np.where(two[0] <= two[1], order[0], order[1])
@@ -142,23 +137,40 @@ def without_each(problem: Problem, rows: Rows, plan: Plan) -> F64:
 def lower_bounds(problem: Problem, rows: Rows, plan: Plan, inner: Rows, outer: Rows) -> F64:
     """For each position in the group and row outside it, a bound below the cost after their
     exchange: (len(inner), len(outer))."""
-    k, m = len(rows), problem.distance.shape[1]
-    rank = math.ceil(m / k)
-    cost = problem.cost[outer]
+    k = len(rows)
+    cost = problem.costs(outer)
     f = without_each(problem, rows, plan)[inner]
     bound = np.empty((len(inner), len(outer)))
     for at, position in enumerate(inner.tolist()):
-        gap = cost - f[at]
-        level = np.partition(gap, rank - 1, axis=1)[:, rank - 1]
-        gain = np.minimum(gap - level[:, None], 0).sum(axis=1) / m
         kept = (plan.u.sum() - plan.u[position]) / k
-        bound[at] = kept + level / k + gain + f[at].mean()
+        bound[at] = kept + f[at].mean() + _raised(cost - f[at], k)
     return bound
+
+
+def smoothed(problem: Problem, rows: Rows, share: float, w: F64 | None) -> tuple[F64, F64]:
+    """Entropic duals (u, w) of a group, begun at `w`: they tell better what an exchange changes.
+
+    The exact duals of equal weights are far from unique and solvers return extreme ones; the
+    entropic ones lie amid them. Where the scalings leave the range of floats, zeros.
+    """
+    cost, k = problem.costs(rows), len(rows)
+    least = cost.min(axis=0)
+    epsilon = share * float((np.median(cost, axis=0) - least).mean()) or 1.0
+    kernel = np.exp((least - cost) / epsilon)
+    with np.errstate(all="ignore"):
+        v = np.ones(len(least)) if w is None else np.exp((w - least) / epsilon)
+        for _ in range(100 if w is None else 20):
+            u = 1 / (k * (kernel @ v))
+            v = 1 / (len(least) * (u @ kernel))
+        duals = epsilon * np.log(u), epsilon * np.log(v) + least
+    if not all(np.isfinite(dual).all() for dual in duals):
+        return np.zeros(k), np.zeros(len(least))
+    return duals
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """The group after exchanges, its plan, the cost after each, and why it ended."""
+    """The group after exchanges, its plan, the cost after each step, and why it ended."""
 
     rows: Rows
     plan: Plan
@@ -166,61 +178,103 @@ class Refined:
     stop: str
 
 
-def refine(
-    problem: Problem,
-    rows: Rows,
-    *,
-    exchanges: int,
-    cut: int,
-    tries: int,
-    official: bool = False,
-) -> Refined:
-    """Exchange a row of the group for one outside while the exact cost falls.
+def refine(problem: Problem, rows: Rows, *, exchanges: int, cut: int, tries: int) -> Refined:
+    """Exchange rows of the group for others while the exact cost falls, at most `exchanges` steps.
 
-    Each round looks at the `cut` rows inside with the largest score and the `cut` outside with
-    the smallest, skips pairs whose lower bound is not below the present cost, and solves the
-    others by rising bound, at most `tries`; the first that is better is taken. `official` keeps
-    the authors' scores and order of pairs, without bounds.
+    Each step ranks pairs of the `cut` rows inside and the `cut` outside that the smoothed duals
+    would rather exchange, skips pairs whose lower bound is not below the present cost, and
+    solves at most `tries` times (five times as often where solves are small): first many pairs at
+    once, then fewer, then one after another. The first that is better is taken.
     """
-    plan = problem.solve(rows)
+    tries *= 5 if len(rows) * problem.distance.shape[1] <= _SMALL else 1
+    plan, w = problem.solve(rows), None
     trace = [plan.value]
-    margin = 1e-12 * max(1.0, float(np.abs(problem.distance).max()))
-    stop = "exchanges"
-    for _ in range(exchanges):
-        found = None
-        for i, o in _pairs(problem, rows, plan, cut, tries, margin, official=official):
-            changed = np.concatenate([np.delete(rows, i), [o]]).astype(np.int64)
+    margin = 1e-12 * max(1.0, float(problem.distance.max()))
+    shares, failed = list(_SMOOTH), set[tuple[Pair, ...]]()
+    while shares and len(trace) <= exchanges:
+        u, w = smoothed(problem, rows, shares[0], w)
+        pairs = _pairs(problem, rows, plan, (u, w), cut, margin)
+        fresh = (trial for trial in _trials(pairs) if trial not in failed)
+        for trial in itertools.islice(fresh, tries):
+            changed = exchanged(rows, trial)
             other = problem.solve(changed)
             if other.value < plan.value - margin:
-                found = changed, other
+                rows, plan = changed, other
+                trace.append(plan.value)
+                failed.clear()
                 break
-        if found is None:
-            stop = "no_better_pair"
-            break
-        rows, plan = found
-        trace.append(plan.value)
-    return Refined(rows, plan, trace, stop)
+            failed.add(trial)
+        else:
+            shares.pop(0)
+    return Refined(rows, plan, trace, "exchanges" if shares else "no_better_pair")
+
+
+def search(problem: Problem, rows: Rows, *, exchanges: int, cut: int) -> Refined:
+    """What the authors' code does: their scores and order of pairs, an exact solve for each."""
+    plan = problem.solve(rows)
+    trace = [plan.value]
+    for _ in range(exchanges):
+        score = scores(problem, rows, plan, official=True)
+        outside = np.setdiff1d(np.arange(len(score), dtype=np.int64), rows)
+        outer = outside[_first(score[outside], cut)]
+        for i, o in itertools.product(_first(score[rows])[-cut:].tolist(), outer.tolist()):
+            changed = exchanged(rows, ((i, o),))
+            other = problem.solve(changed)
+            if other.value < plan.value:
+                rows, plan = changed, other
+                trace.append(plan.value)
+                break
+        else:
+            return Refined(rows, plan, trace, "no_better_pair")
+    return Refined(rows, plan, trace, "exchanges")
+
+
+def exchanged(rows: Rows, pairs: tuple[Pair, ...]) -> Rows:
+    """The group after exchanges (position inside, row outside): new rows stand at the end."""
+    places, others = zip(*pairs, strict=True)
+    return np.concatenate([np.delete(rows, places), others]).astype(np.int64)
 
 
 def _pairs(
-    problem: Problem,
-    rows: Rows,
-    plan: Plan,
-    cut: int,
-    tries: int,
-    margin: float,
-    *,
-    official: bool,
-) -> list[tuple[int, int]]:
-    """(position inside, row outside), most promising first."""
-    score = scores(problem, rows, plan, official=official)
-    outside = np.setdiff1d(np.arange(len(score), dtype=np.int64), rows)
-    outer = outside[np.argsort(np.round(score[outside], 12), kind="stable")[:cut]]
-    inside = np.argsort(np.round(score[rows], 12), kind="stable")
-    if official:
-        return [(int(i), int(o)) for i in inside[-cut:] for o in outer]
-    inner = inside[::-1][:cut].astype(np.int64)
-    bound = lower_bounds(problem, rows, plan, inner, outer)
-    order = np.argsort(np.round(bound, 12), axis=None, kind="stable")
-    order = order[bound.ravel()[order] < plan.value - margin][:tries]
-    return [(int(inner[p // len(outer)]), int(outer[p % len(outer)])) for p in order.tolist()]
+    problem: Problem, rows: Rows, plan: Plan, duals: tuple[F64, F64], cut: int, margin: float
+) -> list[tuple[Pair, float]]:
+    """Pairs that may lower the cost, and what the duals expect of them, most promising first."""
+    k = len(rows)
+    exact = leaving(problem, rows, plan)
+    leave = duals[0] / k
+    outside = np.setdiff1d(np.arange(len(problem.distance), dtype=np.int64), rows)
+    outer = np.union1d(*(lowest(problem, w, k, outside, cut) for w in (plan.w, duals[1])))
+    inner = np.union1d(_first(-exact, cut), _first(-leave, cut))
+    enter = _raised(problem.costs(outer) - duals[1], k)
+    change = (enter - leave[inner][:, None]).ravel()
+    bound = lower_bounds(problem, rows, plan, inner, outer).ravel()
+    # Turn and turn about: neither rule is the better one everywhere.
+    both = np.stack([_first(change), _first(bound)], axis=1).ravel()
+    order = both[np.sort(np.unique(both, return_index=True)[1])]
+    order = order[bound[order] < plan.value - margin]
+    places, others = np.unravel_index(order, (len(inner), len(outer)))
+    pairs = zip(inner[places].tolist(), outer[others].tolist(), strict=True)
+    return list(zip(pairs, change[order].tolist(), strict=True))
+
+
+def _first(values: F64, count: int | None = None) -> Rows:
+    """The places of the smallest values, rising; equal but for rounding is equal."""
+    return np.argsort(np.round(values, 12), kind="stable")[:count]
+
+
+def _trials(pairs: list[tuple[Pair, float]]) -> Iterator[tuple[Pair, ...]]:
+    """Exchanges to try together: pairs without a common row, all, half of them, ..., then one."""
+    apart: list[Pair] = []
+    used: set[int] = set()
+    gone: set[int] = set()
+    for (place, row), change in pairs:
+        if change < 0 and place not in gone and row not in used:
+            apart.append((place, row))
+            gone.add(place)
+            used.add(row)
+    size = len(apart)
+    while size > 1:
+        yield tuple(apart[:size])
+        size //= 2
+    for pair, _ in pairs:
+        yield (pair,)

@@ -16,6 +16,8 @@ F64 = NDArray[np.float64]
 
 # Without POT the general LP solver of scipy is used up to this many cells (seconds a solve).
 LP_CELLS = 60_000
+# Pivots of the network simplex; it needs some tens a row.
+_STEPS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ def solver() -> str:
     return "pot" if importlib.util.find_spec("ot") else "scipy"
 
 
+def check(cells: int) -> None:
+    """Raise `MissingPackage` when problems of so many cells need POT and it is not installed."""
+    if cells > LP_CELLS:
+        require("ot", "ot", f"exact optimal transport of {cells:,} pairs of rows")
+
+
 def exact(cost: F64, b: F64) -> Plan:
     """Minimum of <C, P> over plans with equal row sums and column sums `b` (sums to 1).
 
@@ -43,8 +51,7 @@ def exact(cost: F64, b: F64) -> Plan:
     if solver() == "pot":
         u = _network_simplex(cost, b)
     else:
-        if cost.size > LP_CELLS:
-            require("ot", "ot", f"exact optimal transport of {cost.shape[0]} x {cost.shape[1]}")
+        check(cost.size)
         u = _linear_program(cost, b)
     w: F64 = (cost - u[:, None]).min(axis=0)
     return Plan(float(u.mean() + b @ w), u, w)
@@ -58,7 +65,7 @@ def _network_simplex(cost: F64, b: F64) -> F64:
         warnings.simplefilter("error")
         try:
             # Sums must agree to the last digit for the network simplex.
-            _, log = ot.emd(a, b * (a.sum() / b.sum()), cost, numItermax=10_000_000, log=True)
+            _, log = ot.emd(a, b * (a.sum() / b.sum()), cost, numItermax=_STEPS, log=True)
         except UserWarning as error:
             raise DataError(f"exact optimal transport did not end: {error}") from error
     u: F64 = np.asarray(log["u"], dtype=np.float64)

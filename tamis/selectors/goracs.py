@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from tamis.errors import DataError, RecipeError
 from tamis.numerics import exchange, transport
 from tamis.numerics.allocate import allocate
-from tamis.numerics.blocked import unit_rows
+from tamis.numerics.blocked import rows_per_block, unit_rows
+from tamis.numerics.exchange_start import start
 from tamis.selectors import checks
 from tamis.selectors.base import About, Pool, Selection
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Distances = NDArray[Any]
 Facts = dict[str, "float | int | str"]
 
-# Distances and costs of all candidates and targets are kept (float64): 1.6 GB at this number.
+# The distances of all candidates and targets are kept: float64 up to so many (0.8 GB), float32
+# up to four times as many (1.6 GB).
 _CELLS = 100_000_000
 
 
@@ -28,19 +31,21 @@ _CELLS = 100_000_000
 class Goracs:
     """Minimise W1(chosen rows, target) / longest distance - weight x mean scaled gradient norm.
 
-    Greedy start on the semi-relaxed problem, then exchanges that lower the exact cost (POO): at
-    most `exchanges`, among the `cut` most promising rows inside and outside, with at most `tries`
-    exact solves each; exact lower bounds spare most solves. The target is the pool's, or without
-    one a random `sample` of the pool itself. `group` names a column of pool and target: then each
-    group's budget follows the target's shares and is solved alone. The gain of a pick is how much
-    its presence lowers the cost.
+    Greedy start on the semi-relaxed problem, then steps that exchange rows while the exact cost
+    (POO) falls: at most `exchanges` steps, among the `cut` most promising rows inside and outside,
+    with at most `tries` exact solves each (five times as many where they are small); exact lower
+    bounds spare many. The target is the pool's, or without one a random `sample` of the pool
+    itself. `group` names a column of pool and target: then each group's budget follows the
+    target's shares and is solved alone. The gain of a pick is how much its presence lowers the
+    cost.
 
-    Needs the n x m distances in memory. O(n m d) + lazy greedy + O(n m) a round. Exact solves are
-    by POT (the extra `ot`); without it only small problems run.
+    Needs the n x m distances in memory: float64 up to 1e8 of them, float32 up to 4e8, `DataError`
+    beyond. O(n m d) + lazy greedy + O(n m) a step. Exact solves are by POT (the extra `ot`);
+    without it only problems of up to 60,000 cells run.
 
     Source: "GORACS", 2025 (arXiv 2506.04015). Differs from the authors' code, whose pruning score
-    takes the wrong end of a sort and never leaves the row itself out: `official=True` keeps both,
-    and its order of pairs.
+    takes the wrong end of a sort and never leaves the row itself out, and which solves pair after
+    pair: `official=True` does as they do.
     """
 
     embedding: str = "embed.vector"
@@ -57,7 +62,7 @@ class Goracs:
     name: ClassVar[str] = "goracs"
     prefix: ClassVar[bool] = False
     target: ClassVar[Literal["required", "optional"]] = "optional"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         sentence="Chooses a group of rows that together look like the target.",
         needs="an embedding; optionally a target and a gradient norm",
@@ -94,13 +99,14 @@ class Goracs:
             )
         y = unit_rows(y) if self.normalize else y
         parts = self._parts(pool, target, k)
-        distances = [_distances(x[rows], y[wanted]) for rows, wanted, _ in parts]
-        longest = max(float(d.max()) for d in distances) or 1.0
+        transport.check(max(len(wanted) * share for _, wanted, share in parts))
+        distances = _distances(x, y, parts)
+        longest = self._longest(distances)
         index, gain, traces = [np.empty(0, dtype=np.int64)], [np.empty(0)], []
         facts: Facts = {"solver": transport.solver(), "longest_distance": longest, "solves": 0}
         for (rows, wanted, share), distance in zip(parts, distances, strict=True):
-            problem = exchange.Problem(distance / longest, self.weight * bonus[rows])
-            chosen, gains, trace = self._choose(problem, share, facts)
+            distance /= longest
+            chosen, gains, trace = self._choose(distance, self.weight * bonus[rows], share, facts)
             index.append(rows[chosen])
             gain.append(gains)
             traces.append((trace, len(wanted)))
@@ -108,21 +114,31 @@ class Goracs:
             pool.n, np.concatenate(index), np.concatenate(gain), facts, _joined(traces)
         )
 
+    def _longest(self, distances: list[Distances]) -> float:
+        if self.official and self.group is not None:
+            return 1.0  # the authors scale no distance where there are groups
+        return max(float(d.max()) for d in distances) or 1.0
+
     def _choose(
-        self, problem: exchange.Problem, k: int, facts: Facts
+        self, distance: Distances, bonus: F64, k: int, facts: Facts
     ) -> tuple[Rows, F64, list[float]]:
-        n = len(problem.distance)
+        n = len(distance)
         if k >= n:
             return np.arange(n, dtype=np.int64), np.zeros(n), []
-        rows = exchange.start(problem, k)
+        low, span = 0.0, 1.0
+        if self.official:
+            distance, bonus, low, span = _as_the_authors(distance, bonus)
+        problem = exchange.Problem(distance, bonus)
         limit = self.exchanges if k > 1 else 0  # one row: the start is the best there is
-        found = exchange.refine(
-            problem, rows, exchanges=limit, cut=self.cut, tries=self.tries, official=self.official
-        )
-        gain = -exchange.scores(problem, found.rows, found.plan)[found.rows]
+        rows = start(problem, k)
+        if self.official:
+            found = exchange.search(problem, rows, exchanges=limit, cut=self.cut)
+        else:
+            found = exchange.refine(problem, rows, exchanges=limit, cut=self.cut, tries=self.tries)
         facts["solves"] = int(facts["solves"]) + problem.solves
         facts["stop"] = found.stop
-        return found.rows, gain, found.trace
+        gain = -span * exchange.leaving(problem, found.rows, found.plan)
+        return found.rows, gain, [low + span * value for value in found.trace]
 
     def _read(self, pool: Pool) -> tuple[F32, F64]:
         x = checks.matrix(pool, self.embedding)
@@ -164,16 +180,33 @@ class Goracs:
         ]
 
 
-def _distances(x: F32, y: F32) -> F64:
+def _distances(x: F32, y: F32, parts: list[tuple[Rows, Rows, int]]) -> list[Distances]:
+    """The distances of each group's candidates to its targets."""
     from scipy.spatial.distance import cdist
 
-    if len(x) * len(y) > _CELLS:
+    cells = sum(len(rows) * len(wanted) for rows, wanted, _ in parts)
+    if cells > 4 * _CELLS:
         raise DataError(
-            f"goracs keeps all {len(x)} x {len(y)} distances and allows {_CELLS:,}: "
-            "select a smaller pool first, or give fewer target rows"
+            f"goracs keeps the distances of all {len(x)} candidates to {len(y)} targets, "
+            f"{cells:,} of them, and allows {4 * _CELLS:,}: select a smaller pool first, or give "
+            "fewer target rows"
         )
-    distance: F64 = cdist(x.astype(np.float64), y.astype(np.float64))
-    return distance
+    kind = np.float64 if cells <= _CELLS else np.float32
+    distances: list[Distances] = []
+    for rows, wanted, _ in parts:
+        distance = np.empty((len(rows), len(wanted)), dtype=kind)
+        step, near = rows_per_block(max(distance.shape[1], x.shape[1])), y[wanted]
+        for at in range(0, len(rows), step):
+            distance[at : at + step] = cdist(x[rows[at : at + step]], near)
+        distances.append(distance)
+    return distances
+
+
+def _as_the_authors(distance: Distances, bonus: F64) -> tuple[Distances, F64, float, float]:
+    """Costs in float32 brought to [0, 1], without a bonus, and how to bring them back."""
+    cost = distance.astype(np.float32) - bonus.astype(np.float32)[:, None]
+    low, span = cost.min(), (cost.max() - cost.min()) or np.float32(1)
+    return (cost - low) / span, np.zeros(len(cost)), float(low), float(span)
 
 
 def _joined(traces: list[tuple[list[float], int]]) -> list[float]:
