@@ -166,6 +166,20 @@ class Tune(_Strict):
     command: str | None = Field(None, description="own trainer; {manifest} and {out} are replaced")
 
 
+class Tuned(Tune):
+    """A model that is tuned on the pool before the pool is scored with it."""
+
+    folds: int = Field(
+        1, ge=1, le=20, description="above 1, rows are scored by a model that has not seen them"
+    )
+
+    @model_validator(mode="after")
+    def _ours(self) -> Tuned:
+        if self.model is None or self.command is not None:
+            raise ValueError("a tuned model needs model, the entry to start from, and no command")
+        return self
+
+
 class Evaluate(_Strict):
     """Held-out evaluation, by the bundled evaluator or by a command that gets the model folder."""
 
@@ -194,6 +208,7 @@ class Recipe(_Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     sources: dict[Name, Source] = Field(min_length=1)
     models: dict[Name, Model] = Field(default_factory=dict)
+    tuned: dict[Name, Tuned] = Field(default_factory=dict)
     scores: dict[Name, Score] = Field(default_factory=dict)
     filters: list[Filter] = Field(default_factory=list)
     target: Source | None = Field(None, description="rows the selection should come to resemble")

@@ -103,7 +103,7 @@ def _bundled(
         rows = rows.select(["id", "messages", "tools"]).append_column("group", group)
         table = bundled.evaluate(
             rows,
-            _model(base, tuned),
+            tuned_model(base, tuned),
             max_new_tokens=options.max_new_tokens,
             device=ctx.device,
             progress=ctx.progress,
@@ -143,7 +143,7 @@ def _by_command(ctx: Context, line: str, tuned: Artifact | None) -> tuple[Artifa
     return ctx.store.ensure("evaluations", inputs, make, say=ctx.say)
 
 
-def _model(base: Model, tuned: Artifact | None) -> Model:
+def tuned_model(base: Model, tuned: Artifact | None) -> Model:
     """The model to load: an adapter on the base model, or weights of its own."""
     if tuned is None:
         return base

@@ -8,9 +8,20 @@ import math
 import numpy as np
 
 from tamis.numerics.allocate import allocate
+from tamis.pipelines import licences
 from tamis.pipelines.columns import Columns
+from tamis.recipe import Recipe
 
 LEAST, MOST = 50, 500
+
+
+def mask(recipe: Recipe, columns: Columns) -> np.ndarray:
+    """Mark the rows of the pool that the recipe splits off for evaluation: a boolean (n,)."""
+    evaluate = recipe.evaluate
+    if evaluate is None or evaluate.path is not None:
+        return np.zeros(len(columns.pool), dtype=bool)
+    among = licences.allowed(columns, recipe.licences)
+    return split(columns, evaluate.holdout_percent, evaluate.group_by, among)
 
 
 def split(

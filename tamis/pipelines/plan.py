@@ -30,6 +30,10 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
         wanted = set(method.needs()) | {f.column for f in recipe.filters}
         _check_columns(wanted, built, store)
         _check_target(recipe, method)
+    for name, entry in recipe.tuned.items():
+        if name in recipe.models:
+            raise RecipeError(f"models and tuned both have an entry {name!r}: rename one")
+        model(recipe, entry.model, f"tuned.{name}")
     whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
     pool_scores.ordered(whole)
     for scorer in whole.values():
@@ -45,8 +49,10 @@ def model(recipe: Recipe, name: str | None, where: str) -> Model:
     if name is None:
         raise RecipeError(f"{where} needs a model: the name of an entry of models")
     if name not in recipe.models:
-        known = ", ".join(sorted(recipe.models)) or "none"
-        raise RecipeError(f"{where}: models has no entry {name!r}; it has {known}")
+        if name in recipe.tuned:
+            raise RecipeError(f"{where}: {name} is tuned on the pool and serves scores only")
+        known = ", ".join(sorted({*recipe.models, *recipe.tuned})) or "none"
+        raise RecipeError(f"{where}: models has no entry {name!r}; there is {known}")
     found = recipe.models[name]
     if found.path is not None and not Path(found.path).is_dir():
         raise RecipeError(f"models.{name}: there is no folder {found.path}")
@@ -54,19 +60,24 @@ def model(recipe: Recipe, name: str | None, where: str) -> Model:
 
 
 def scorers(recipe: Recipe, device: str) -> dict[str, Scorer]:
-    """The scorers of the recipe by column name, and the token counter when something needs it."""
+    """The scorers of the recipe by column name, and the token counter when something needs it.
+
+    Those of a model that is tuned first have the model it is tuned from: see `tuned`.
+    """
     built: dict[str, Scorer] = {}
+    later = tuned(recipe)
     for name, entry in recipe.scores.items():
-        kind = entry.scorer or name
         where = f"scores.{name}"
+        if name in later:
+            base = recipe.tuned[later[name]].model
+            built[name] = scorer(recipe, name, model(recipe, base, where), device)
         # An encoder is no causal model: what is not an entry of models is its path or hub id.
-        given = entry.model
-        if given is not None and (not registry.takes_encoder(kind) or given in recipe.models):
-            built[name] = registry.build(
-                kind, model=model(recipe, given, where), options=entry.options, device=device
-            )
+        elif entry.model is None or (
+            registry.takes_encoder(entry.scorer or name) and entry.model not in recipe.models
+        ):
+            built[name] = scorer(recipe, name, entry.model, device)
         else:
-            built[name] = registry.build(kind, model=given, options=entry.options, device=device)
+            built[name] = scorer(recipe, name, model(recipe, entry.model, where), device)
     if TOKENS not in built and recipe.tune is not None and recipe.tune.model is not None:
         built[TOKENS] = registry.build(
             TOKENS,
@@ -75,6 +86,26 @@ def scorers(recipe: Recipe, device: str) -> dict[str, Scorer]:
             device=device,
         )
     return built
+
+
+def scorer(recipe: Recipe, name: str, given: Model | str | None, device: str) -> Scorer:
+    """The scorer of an entry of `scores`, with this model."""
+    entry = recipe.scores[name]
+    return registry.build(entry.scorer or name, model=given, options=entry.options, device=device)
+
+
+def tuned(recipe: Recipe) -> dict[str, str]:
+    """The scores whose model is tuned first, and the entry of `tuned` of each."""
+    return {n: s.model for n, s in recipe.scores.items() if s.model in recipe.tuned}
+
+
+def target_signals(recipe: Recipe) -> set[str]:
+    """The signals that the recipe's method compares its target by."""
+    if recipe.select is None:
+        return set()
+    method = selectors.build(recipe.select.method, recipe.select.options)
+    needs = method.target_needs() if hasattr(method, "target_needs") else frozenset()
+    return {name.partition(".")[0] for name in needs if "." in name}
 
 
 def _check_blocks(recipe: Recipe, store: Store) -> None:
@@ -97,6 +128,13 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
 
 
 def _check_target(recipe: Recipe, method: Selector) -> None:
+    later = tuned(recipe)
+    for name in sorted(target_signals(recipe) & set(later)):
+        if recipe.tuned[later[name]].folds > 1:
+            raise RecipeError(
+                f"scores.{name}: {method.name} compares rows with a target by it, so one model "
+                f"must score both: set tuned.{later[name]}.folds to 1"
+            )
     kind = getattr(method, "target", None)
     if kind == "required" and recipe.target is None:
         raise RecipeError(

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from tamis import selectors
 from tamis.errors import RecipeError
 from tamis.numerics.device import resolve
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
-from tamis.pipelines import heldout, licences, plan, runlog
-from tamis.pipelines import score as scoring
+from tamis.pipelines import heldout, plan, runlog, signals
 from tamis.pipelines import select as selecting
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.columns import Columns
@@ -151,21 +147,8 @@ def _aside(recipe: Recipe) -> dict[str, Source]:
 
 def score(ctx: Context, keys: Keys) -> Outcome:
     """Score the pool by every scorer of the recipe, and the target by those the method compares."""
-    scorers = plan.scorers(ctx.recipe, ctx.device)
-    outcome = scoring.score(ctx, _pool(ctx, keys), scorers)
-    if "target" not in keys:
-        return outcome
-    choice = _needed(ctx.recipe.select)
-    wanted = selecting.target_signals(selectors.build(choice.method, choice.options))
-    there = scoring.score_rows(
-        ctx, _target(ctx, keys), {n: s for n, s in scorers.items() if n in wanted}
-    )
-    return replace(
-        outcome,
-        reused=outcome.reused + there.reused,
-        computed=outcome.computed + there.computed,
-        seconds=outcome.seconds + there.seconds,
-    )
+    target = _target(ctx, keys) if "target" in keys else None
+    return signals.score(ctx, _pool(ctx, keys), target)
 
 
 def select(ctx: Context, keys: Keys) -> Outcome:
@@ -173,7 +156,7 @@ def select(ctx: Context, keys: Keys) -> Outcome:
     start = time.monotonic()
     choice = _needed(ctx.recipe.select)
     columns = _columns(ctx, keys)
-    mask = _heldout_mask(ctx, columns)
+    mask = heldout.mask(ctx.recipe, columns)
     target = None
     if "target" in keys:
         target = Columns(ctx.store, _target(ctx, keys), columns.signals, ctx.say)
@@ -273,22 +256,12 @@ def _target(ctx: Context, keys: Keys) -> Snapshot:
 
 def _columns(ctx: Context, keys: Keys) -> Columns:
     """The pool's columns: the signals of this run, then whatever else the store has scored."""
-    prefix = "signals/"
-    signals = {n.removeprefix(prefix): k for n, k in keys.items() if n.startswith(prefix)}
-    stored = ctx.store.latest("signals")
-    return Columns(ctx.store, _pool(ctx, keys), {**stored, **signals}, ctx.say)
+    known = {**ctx.store.latest("signals"), **signals.of(keys)}
+    return Columns(ctx.store, _pool(ctx, keys), known, ctx.say)
 
 
 def _subsets(keys: Keys) -> list[str]:
     return [s for s in SUBSETS if f"{s}/selection" in keys]
-
-
-def _heldout_mask(ctx: Context, columns: Columns) -> np.ndarray:
-    evaluate = ctx.recipe.evaluate
-    if evaluate is None or evaluate.path is not None:
-        return np.zeros(len(columns.pool), dtype=bool)
-    among = licences.allowed(columns, ctx.recipe.licences)
-    return heldout.split(columns, evaluate.holdout_percent, evaluate.group_by, among)
 
 
 def _heldout_rows(ctx: Context, keys: Keys, columns: Columns) -> evaluation.Heldout | None:
@@ -298,7 +271,7 @@ def _heldout_rows(ctx: Context, keys: Keys, columns: Columns) -> evaluation.Held
     if "heldout" in keys:
         pool = snapshot(ctx.store, {"heldout": keys["heldout"]})
         return evaluation.Heldout(pool, pool.ids)
-    ids = columns.pool.ids.filter(_heldout_mask(ctx, columns))
+    ids = columns.pool.ids.filter(heldout.mask(ctx.recipe, columns))
     return evaluation.Heldout(columns.pool, ids)
 
 

@@ -3,77 +3,85 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tamis.pipelines import pool_scores
 from tamis.pipelines.context import Context, Outcome
 from tamis.pipelines.pool import Snapshot
 from tamis.pipelines.pool_scores import arrow
 from tamis.scoring import registry
 from tamis.scoring.base import Advance, Scorer
-from tamis.scoring.registry import of_the_pool
 from tamis.storage.signals import KEY, SignalTable, fingerprint
+
+
+class Rows(Protocol):
+    """Samples to score: a pool, or a part of one."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+        ...
+
+    def batches(self) -> Iterator[pa.Table]:
+        """The samples a part at a time, with what a scorer reads."""
+        ...
+
 
 # A shard is what a kill may cost: about a minute for a language model on a CPU.
 SHARD_ROWS = 1024
 
 
 def score(ctx: Context, pool: Snapshot, scorers: Mapping[str, Scorer]) -> Outcome:
-    """Score every row of the pool by every scorer; returns the fingerprint of each signal.
-
-    Scorers that need all rows at once come last, each after the signals it reads.
-    """
-    outcome = score_rows(ctx, pool, {n: s for n, s in scorers.items() if not of_the_pool(s)})
-    keys, reused, computed = dict(outcome.keys), outcome.reused, outcome.computed
-    start = time.monotonic()
-    whole = {n: s for n, s in scorers.items() if of_the_pool(s)}
-    signals = {n.removeprefix("signals/"): key for n, key in keys.items()}
-    for name in pool_scores.ordered(whole):
-        signals[name], done = pool_scores.score(ctx, pool, name, whole[name], signals)
-        keys[f"signals/{name}"] = signals[name]
-        reused, computed = reused + done * len(pool), computed + (not done) * len(pool)
-    seconds = outcome.seconds + time.monotonic() - start
-    return Outcome("score", keys, reused, computed, seconds)
-
-
-def score_rows(ctx: Context, pool: Snapshot, scorers: Mapping[str, Scorer]) -> Outcome:
-    """Score every row by the scorers that look at one row at a time.
+    """Score every row by scorers that look at one row at a time; returns their fingerprints.
 
     Shards are cut from the parts of the samples, so a run that was killed and started again
     computes the same batches and the same values as one that was not. Rows that were scored
     before, by any run on this store, are reused. One process at a time fills a signal.
     """
+    return _score(ctx, [pool], [scorers])
+
+
+def score_folds(
+    ctx: Context, folds: Sequence[Rows], scorers: Sequence[Mapping[str, Scorer]]
+) -> Outcome:
+    """The same for rows in folds, each with scorers of its own that fill the same signals."""
+    return _score(ctx, folds, scorers)
+
+
+def _score(ctx: Context, folds: Sequence[Rows], scorers: Sequence[Mapping[str, Scorer]]) -> Outcome:
     start = time.monotonic()
-    identities = {
-        name: {"scorer": s.name, "version": s.version, **s.identity()}
-        for name, s in scorers.items()
-    }
+    identities = {name: _identity([s[name] for s in scorers]) for name in scorers[0]}
     keys = {name: fingerprint(identity) for name, identity in identities.items()}
     reused = computed = 0
-    for group in registry.group(scorers):
-        tables = {name: SignalTable(ctx.store, name, keys[name]) for name in group.names}
-        with ExitStack() as locks:
-            for key in sorted({keys[name] for name in group.names}):
-                locks.enter_context(ctx.store.lock("signals", key, say=ctx.say))
-            done, todo = _fill(ctx, pool, group, tables, identities)
-        reused, computed = reused + done, computed + todo
-        for warning in group.warnings if todo else ():
-            ctx.say(warning)
+    for rows, own in zip(folds, scorers, strict=True):
+        for group in registry.group(own):
+            tables = {name: SignalTable(ctx.store, name, keys[name]) for name in group.names}
+            with ExitStack() as locks:
+                for key in sorted({keys[name] for name in group.names}):
+                    locks.enter_context(ctx.store.lock("signals", key, say=ctx.say))
+                done, todo = _fill(ctx, rows, group, tables, identities)
+            reused, computed = reused + done, computed + todo
+            for warning in group.warnings if todo else ():
+                ctx.say(warning)
     for name, key in keys.items():
         ctx.store.point("signals", name, key)
     outcome_keys = {f"signals/{name}": key for name, key in keys.items()}
     return Outcome("score", outcome_keys, reused, computed, time.monotonic() - start)
 
 
+def _identity(scorers: Sequence[Scorer]) -> dict[str, Any]:
+    """What determines a signal: its scorer, or those of all folds."""
+    all_of = [{"scorer": s.name, "version": s.version, **s.identity()} for s in scorers]
+    return all_of[0] if len(all_of) == 1 else {"scorer": scorers[0].name, "folds": all_of}
+
+
 def _fill(
     ctx: Context,
-    pool: Snapshot,
+    pool: Rows,
     group: registry.Group,
     tables: Mapping[str, SignalTable],
     identities: Mapping[str, Mapping[str, Any]],

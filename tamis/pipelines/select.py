@@ -151,12 +151,6 @@ def _passes(rule: Filter, values: np.ndarray) -> np.ndarray:
     return passed
 
 
-def target_signals(method: Selector) -> set[str]:
-    """The signals that a method compares its target by."""
-    needs = method.target_needs() if hasattr(method, "target_needs") else frozenset()
-    return {name.partition(".")[0] for name in needs if "." in name}
-
-
 def _target_pool(method: Selector, target: Columns | None) -> tuple[Pool | None, dict[str, int]]:
     """The rows to resemble, without those that lack a value, and how many there are."""
     if target is None:

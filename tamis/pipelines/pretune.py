@@ -1,0 +1,69 @@
+"""Models that are tuned on the pool before it is scored with them, folds apart if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.pipelines import evaluate, export, plan, select, tune
+from tamis.pipelines.columns import Columns
+from tamis.pipelines.context import Context
+from tamis.pipelines.pool import Snapshot
+from tamis.recipe import Budget, Model, Select
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The rows of a pool that the model of a fold has not seen.
+
+    Which fold a row is of follows from its content alone: copies go together, and new rows move no
+    old one.
+    """
+
+    pool: Snapshot
+    number: int
+    folds: int
+
+    def __len__(self) -> int:
+        return int(_members(self.pool.column("content_key"), self.number, self.folds).sum())
+
+    def batches(self) -> Iterator[pa.Table]:
+        """As those of a pool, with the rows of the fold."""
+        for table in self.pool.batches():
+            keys = table.column("content_key").combine_chunks()
+            yield table.filter(pa.array(_members(keys, self.number, self.folds)))
+
+
+def models(ctx: Context, columns: Columns, name: str, heldout: np.ndarray) -> list[Model]:
+    """Tune the entry `name` of `tuned` on the pool; one model a fold, in the order of the folds.
+
+    With one fold the model sees all rows, those it scores too. With more, the model of a fold is
+    tuned on the rows of all others. Rows marked in `heldout` are never trained on. What was tuned
+    before is reused.
+    """
+    options = ctx.recipe.tuned[name]
+    base = plan.model(ctx.recipe, options.model, f"tuned.{name}")
+    recipe = ctx.recipe.model_copy(
+        update={"name": name, "tune": options, "evaluate": None, "target": None}
+    )
+    inner = replace(ctx, recipe=recipe)
+    everything = Select(method="random", options={}, budget=Budget(percent=100.0))
+    found = []
+    for number in range(options.folds):
+        aside = heldout.copy()
+        if options.folds > 1:
+            aside |= _members(columns.pool.column("content_key"), number, options.folds)
+        chosen, _ = select.select(inner, columns, everything, [], aside)
+        manifest, _ = export.export(inner, columns.pool, chosen, None, publish=False)
+        title = f"tune {name}" + (f", fold {number + 1}" if options.folds > 1 else "")
+        tuned, _ = tune.tune(inner, manifest.path, title=title)
+        found.append(evaluate.tuned_model(base, tuned))
+    return found
+
+
+def _members(keys: pa.Array, number: int, folds: int) -> np.ndarray:
+    """Which rows are of this fold: the content key is a hash, so its last digits draw."""
+    return np.array([int(key[-8:], 16) % folds == number for key in keys.to_pylist()], dtype=bool)
