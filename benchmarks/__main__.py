@@ -1,7 +1,8 @@
 """Run every benchmark, one after another, record each result, and print one table of them all.
 
-`python -m benchmarks [NAME...]`. A benchmark is a script that measures a rival or a floor in the
-same run and prints one JSON line; `--out FILE` records it under benchmarks/results/.
+`python -m benchmarks [NAME...]`; `--table` only prints what is recorded. A benchmark is a script
+that measures a rival or a floor in the same run and prints one JSON line; `--out FILE` records it
+under benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -10,26 +11,37 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the named benchmarks, or all; returns how many failed."""
+    names = [name for name in arguments if name != "--table"]
     scripts = [p.stem for p in sorted(HERE.glob("*.py")) if not p.stem.startswith("_")]
     unknown = sorted(set(names) - set(scripts))
     if unknown:
         print(f"there is no benchmark {unknown[0]!r}; there are {', '.join(scripts)}")
         return 1
-    failed = 0
-    for name in names or scripts:
+    failed = []
+    for name in (names or scripts) if "--table" not in arguments else ():
         print(f"== {name}", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(recorded(name))]
-        failed += subprocess.run(command, cwd=HERE.parent, check=False).returncode != 0
-    for name in names or scripts:
-        if recorded(name).is_file():
-            print(line(json.loads(recorded(name).read_text(encoding="utf-8"))))
-    return failed
+        if subprocess.run(command, cwd=HERE.parent, check=False).returncode != 0:
+            failed.append(name)
+    results = [
+        json.loads(recorded(name).read_text(encoding="utf-8"))
+        for name in names or scripts
+        if recorded(name).is_file()
+    ]
+    Console(width=None if sys.stdout.isatty() else 160).print(table(results))
+    for name in failed:
+        print(f"{name} failed; what the table says of it was recorded before")
+    return len(failed)
 
 
 def recorded(name: str) -> Path:
@@ -37,15 +49,24 @@ def recorded(name: str) -> Path:
     return HERE / "results" / f"{name}.json"
 
 
-def line(result: dict[str, object]) -> str:
-    """The ratios of one result, its aims and the load it was measured under."""
-    flat = {}
-    for key, value in result.items():
-        parts = value if isinstance(value, dict) else {"": value}
-        flat |= {f"{key} {part}".strip(): v for part, v in parts.items()}
-    told = ("ratio", "times_", "aim", "load")
-    shown = [f"{k} {v}" for k, v in flat.items() if any(word in k for word in told)]
-    return f"{result['benchmark']!s:<18} {'; '.join(shown)}"
+def table(results: list[dict[str, Any]]) -> Table:
+    """Ours, the rival and the ratio of every comparison, its aim, and the load it was made under."""
+    drawn = Table()
+    for column in ("what", "ours", "rival", "", "ratio", "aim", "met", "load"):
+        drawn.add_column(column, justify="left" if column in ("what", "rival") else "right")
+    for result in results:
+        for line in result.get("lines", ()):
+            drawn.add_row(
+                line["what"],
+                f"{line['ours']:,.4g} {line['unit']}",
+                line["against"],
+                f"{line['rival']:,.4g} {line['unit']}",
+                f"{line['ratio']:g}",
+                line["aim"],
+                "yes" if line["met"] else "no",
+                f"{result['load'][0]:g}",
+            )
+    return drawn
 
 
 if __name__ == "__main__":
