@@ -50,7 +50,7 @@ def recorded(name: str) -> Path:
 
 
 def table(results: list[dict[str, Any]]) -> Table:
-    """Ours, the rival and the ratio of every comparison, its aim, and the load it was made under."""
+    """Ours, the rival and the ratio of every comparison, its aim, and the load it ran under."""
     drawn = Table()
     for column in ("what", "ours", "rival", "", "ratio", "aim", "met", "load"):
         drawn.add_column(column, justify="left" if column in ("what", "rival") else "right")
