@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +11,8 @@ import numpy as np
 
 from tamis.errors import DataError, TamisError
 from tamis.language.batch import batches
-from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
-from tamis.language.network import Network, Padded, network
+from tamis.language.load import hidden_size, load_model, load_tokenizer, max_length, vocabulary
+from tamis.language.network import STATES, Network, Padded, Part, network
 from tamis.language.parallel import spread
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
@@ -23,6 +23,7 @@ _BUDGET = {"cpu": 1024, "cuda": 32_768}
 _WHOLE_VALUES = 2**28
 
 Done = Callable[[np.ndarray], None]
+LOGPROB: frozenset[Part] = frozenset({"logprob"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Engine:
         return vocabulary(self.model)
 
     @cached_property
+    def hidden_size(self) -> int:
+        """Numbers in a hidden state, d."""
+        return hidden_size(self.model)
+
+    @cached_property
     def network(self) -> Network:
         """The loaded model."""
         return network(load_model(self.model, resolve(self.device)), self.vocabulary)
@@ -90,23 +96,55 @@ class Engine:
         return budget
 
     def logprobs(self, passes: Sequence[Pass], *, done: Done | None = None) -> list[np.ndarray]:
-        """Natural log-probabilities of the targets of each pass, given all tokens before them.
+        """The natural log-probabilities of the targets of each pass alone: see `run`."""
+        return [values["logprob"] for values in self.run(passes, LOGPROB, done=done)]
 
-        Returns float64 arrays (m,) in the order of `passes`; log-softmax is in float32. Passes run
-        sorted by length, in batches bounded by padded tokens; what one gets differs by rounding
-        (1e-6 in float32) with the others in its batch, and is the same when the call is repeated
-        and, on a CPU, with any number of threads: see `parallel.spread`.
+    def run(
+        self, passes: Sequence[Pass], parts: frozenset[Part], *, done: Done | None = None
+    ) -> list[Mapping[Part, np.ndarray]]:
+        """The log-probabilities and the other `parts` of each pass, by one forward of it.
+
+        Returns, in the order of `passes`, float64 (m,) for each part a target has, given all tokens
+        before it, and float32 (d,) for the states of the sequence; log-softmax is in float32.
+        Passes run sorted by length, in batches bounded by padded tokens; what one gets differs by
+        rounding (1e-6 in float32) with the others in its batch and with the parts asked for, and
+        is the same when the call is repeated and, on a CPU, with any number of threads: see
+        `parallel.spread`. A pass without targets is not run unless a state is asked for.
 
         `done` is told the numbers of the passes that are finished. When CUDA memory runs out the
         batch is halved, down to one sequence; then `TamisError`. Cost: one forward of every token
-        that comes before a target, and V times the targets through the head.
+        that comes before a target (of all, when a state is asked for), and V times the targets
+        through the head, a chunk of them at a time.
         """
-        results = [np.zeros(0)] * len(passes)
-        wanted = np.array([i for i, p in enumerate(passes) if len(p.targets)], dtype=np.int64)
-        lengths = np.array([passes[i].width for i in wanted], dtype=np.int64)
-        cut = [wanted[batch] for batch in batches(lengths, self.budget)] if len(wanted) else []
+        states = parts & STATES
+        widths = np.array([len(p.ids) if states else p.width for p in passes], dtype=np.int64)
+
+        def forward(rows: np.ndarray) -> list[Mapping[Part, np.ndarray]]:
+            return self._forward([passes[i] for i in rows], widths[rows], parts)
+
+        found = self.each(widths, forward, done=done)
+        nothing = {part: np.zeros(0) for part in parts | LOGPROB}
+        return [nothing if values is None else values for values in found]
+
+    def each(
+        self,
+        widths: np.ndarray,
+        compute: Callable[[np.ndarray], list[Any]],
+        *,
+        done: Done | None = None,
+    ) -> list[Any]:
+        """Run `compute` on batches of row numbers; its results in the order of the rows.
+
+        `widths` (n,) tells how many tokens each row reads; rows of none give None. `compute` gets
+        rows of like width and returns one result a row. Batches, threads and memory as in `run`.
+        """
+        results: list[Any] = [None] * len(widths)
+        wanted = np.flatnonzero(widths)
+        if not len(wanted):
+            return results
+        cut = [wanted[batch] for batch in batches(widths[wanted], self.budget)]
         with spread(resolve(self.device)) as run:
-            found = run(self._halving, ([passes[i] for i in rows] for rows in cut))
+            found = run(lambda rows: self._halving(rows, widths, compute), cut)
             for rows, values in zip(cut, found, strict=True):
                 for row, value in zip(rows, values, strict=True):
                     results[row] = value
@@ -115,16 +153,18 @@ class Engine:
                     done(rows)
         return results
 
-    def _halving(self, passes: list[Pass]) -> list[np.ndarray]:
-        """The log-probabilities of a batch, in two batches if it does not fit into memory."""
+    def _halving(
+        self, rows: np.ndarray, widths: np.ndarray, compute: Callable[[np.ndarray], list[Any]]
+    ) -> list[Any]:
+        """The results of a batch, in two batches if it does not fit into memory."""
         import torch
 
-        padded = len(passes) * max(p.width for p in passes)
-        if padded <= self.budget or len(passes) == 1:
+        padded = len(rows) * int(widths[rows].max())
+        if padded <= self.budget or len(rows) == 1:
             try:
-                return self._forward(passes)
+                return compute(rows)
             except torch.cuda.OutOfMemoryError as error:
-                if len(passes) == 1:
+                if len(rows) == 1:
                     raise TamisError(
                         f"a sequence of {padded} tokens does not fit into GPU memory: lower the "
                         "model's max_length, or use dtype bfloat16"
@@ -132,25 +172,36 @@ class Engine:
                 self.budget = max(1, padded // 2)
             # Outside the except block, which keeps the failed tensors alive.
             torch.cuda.empty_cache()
-        middle = len(passes) // 2
-        return self._halving(passes[:middle]) + self._halving(passes[middle:])
+        middle = len(rows) // 2
+        return [
+            value
+            for half in (rows[:middle], rows[middle:])
+            for value in self._halving(half, widths, compute)
+        ]
 
-    def _forward(self, passes: list[Pass]) -> list[np.ndarray]:
+    def _forward(
+        self, passes: list[Pass], widths: np.ndarray, parts: frozenset[Part]
+    ) -> list[Mapping[Part, np.ndarray]]:
         import torch
 
         with torch.inference_mode():
-            flat = self.network.logprobs(_pad(passes, resolve(self.device)))
-            values = flat.cpu().numpy().astype(np.float64)
-        return np.split(values, np.cumsum([len(p.targets) for p in passes])[:-1])
+            found = self.network.run(pad(passes, widths, resolve(self.device)), parts)
+            arrays = {part: values.cpu().numpy() for part, values in found.items()}
+        ends = np.cumsum([len(p.targets) for p in passes])[:-1]
+        rows = {
+            part: values if part in STATES else np.split(values.astype(np.float64), ends)
+            for part, values in arrays.items()
+        }
+        return [{part: rows[part][i] for part in rows} for i in range(len(passes))]
 
 
-def _pad(passes: Sequence[Pass], device: str) -> Padded:
+def pad(passes: Sequence[Pass], widths: np.ndarray, device: str) -> Padded:
+    """The first `widths` (b,) tokens of each pass as one batch on the device."""
     import torch
 
-    widths = np.array([p.width for p in passes])
     ids = np.zeros((len(passes), widths.max()), dtype=np.int64)
-    for i, p in enumerate(passes):
-        ids[i, : p.width] = p.ids[: p.width]
+    for i, (p, width) in enumerate(zip(passes, widths, strict=True)):
+        ids[i, :width] = p.ids[:width]
     mask = (np.arange(ids.shape[1]) < widths[:, None]).astype(np.int64)
     row = np.repeat(np.arange(len(passes)), [len(p.targets) for p in passes])
     targets = np.concatenate([p.targets for p in passes]).astype(np.int64)

@@ -73,6 +73,11 @@ def vocabulary(model: Model) -> int:
     return int(_config(model).get_text_config().vocab_size)
 
 
+def hidden_size(model: Model) -> int:
+    """The number of values in a hidden state, d."""
+    return int(_config(model).get_text_config().hidden_size)
+
+
 def load_tokenizer(model: Model) -> Any:
     """The tokenizer of the model, as transformers gives it.
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+# What one pass can give. Of each wanted token: its natural log-probability, the entropy in nats of
+# the distribution it was drawn from, and EL2N = |softmax - onehot(token)|_2. Of the sequence: the
+# mean of its last hidden states, and that of its last token, both after the final norm.
+Part = Literal["logprob", "entropy", "el2n", "hidden_mean", "hidden_last"]
+STATES: frozenset[Part] = frozenset({"hidden_mean", "hidden_last"})
 
 # Logits held at once, in values: 16 MB of float32 stay near a CPU's cache, a GPU wants more work.
 _CHUNK_VALUES = {"cpu": 2**22, "cuda": 2**27}
@@ -30,8 +36,8 @@ class Network(Protocol):
 
     whole_logits: bool
 
-    def logprobs(self, batch: Padded) -> Any:
-        """Natural log-probability of each wanted token: a float32 tensor (m,)."""
+    def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
+        """The log-probability and the other `parts`: float32 tensors (m,), states (b, d)."""
         ...
 
 
@@ -44,18 +50,20 @@ class SplitNetwork:
     vocabulary: int
     whole_logits = False
 
-    def logprobs(self, batch: Padded) -> Any:
-        """See `Network`. Memory beyond the backbone: one chunk of logits."""
-        import torch
-
-        hidden = self.backbone(**_inputs(batch)).last_hidden_state
+    def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
+        """See `Network`. Memory beyond the backbone: a few chunks of logits."""
+        hidden = self.hidden(batch)
         wanted = hidden[batch.row, batch.before]
-        size = max(1, _CHUNK_VALUES.get(wanted.device.type, 2**22) // self.vocabulary)
-        parts = [
-            token_logprobs(self.head(rows), tokens)
+        size = chunk(wanted, self.vocabulary)
+        found = [
+            token_parts(self.head(rows), tokens, parts)
             for rows, tokens in zip(wanted.split(size), batch.token.split(size), strict=True)
         ]
-        return torch.cat(parts) if parts else wanted.new_zeros(0, dtype=torch.float32)
+        return _joined(found) | _states(hidden, batch.mask, parts)
+
+    def hidden(self, batch: Padded) -> Any:
+        """The last hidden states (b, t, d), after the final norm."""
+        return self.backbone(**inputs(batch)).last_hidden_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +74,18 @@ class WholeNetwork:
     model: Any
     whole_logits = True
 
-    def logprobs(self, batch: Padded) -> Any:
+    def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
         """See `Network`."""
-        logits = self.model(**_inputs(batch)).logits
-        return token_logprobs(logits[batch.row, batch.before], batch.token)
+        states = bool(parts & STATES)
+        out = self.model(**inputs(batch), output_hidden_states=states)
+        size = chunk(batch.token, out.logits.shape[-1])
+        places = (of.split(size) for of in (batch.row, batch.before, batch.token))
+        found = [
+            token_parts(out.logits[row, before], tokens, parts)
+            for row, before, tokens in zip(*places, strict=True)
+        ]
+        hidden = out.hidden_states[-1] if states else None
+        return _joined(found) | _states(hidden, batch.mask, parts)
 
 
 def network(model: Any, vocabulary: int) -> Network:
@@ -86,14 +102,55 @@ def network(model: Any, vocabulary: int) -> Network:
     return WholeNetwork(model)
 
 
-def token_logprobs(logits: Any, tokens: Any) -> Any:
-    """Log-softmax in float32 of `logits` (m, V) at `tokens` (m,)."""
-    from torch.nn.functional import cross_entropy
+def token_parts(logits: Any, tokens: Any, parts: frozenset[Part]) -> dict[Part, Any]:
+    """The log-probability, and the other `parts` a token has, of `tokens` (m,) by `logits` (m, V).
 
-    return -cross_entropy(logits.float(), tokens, reduction="none")
+    Float32 whatever the logits are. EL2N takes 1 - p of the token as the sum of the others, so it
+    is exact near 0 too.
+    """
+    import torch
+
+    table = torch.log_softmax(logits.float(), dim=-1)
+    place = tokens[:, None]
+    logprob = table.gather(1, place)
+    found: dict[Part, Any] = {"logprob": logprob[:, 0]}
+    if not parts & {"entropy", "el2n"}:
+        return found
+    p = table.exp()
+    if "entropy" in parts:
+        # Where p is 0 its logarithm may be -inf, and the product counts as 0.
+        found["entropy"] = -torch.linalg.vecdot(p, table.clamp_min_(-1e4))
+    if "el2n" in parts:
+        missed = p.scatter_(1, place, 0).sum(dim=1, keepdim=True)
+        found["el2n"] = torch.linalg.vector_norm(p.scatter_(1, place, missed), dim=1)
+    return found
 
 
-def _inputs(batch: Padded) -> dict[str, Any]:
+def chunk(values: Any, vocabulary: int) -> int:
+    """How many tokens may have their logits at once on the device of `values`."""
+    return max(1, _CHUNK_VALUES.get(values.device.type, 2**22) // vocabulary)
+
+
+def _joined(found: list[dict[Part, Any]]) -> dict[Part, Any]:
+    import torch
+
+    return {part: torch.cat([f[part] for f in found]) for part in found[0]}
+
+
+def _states(hidden: Any, mask: Any, parts: frozenset[Part]) -> dict[Part, Any]:
+    """The states of the sequences (b, d), padding left out."""
+    found: dict[Part, Any] = {}
+    if "hidden_mean" in parts:
+        held = hidden.float() * mask[..., None]
+        found["hidden_mean"] = held.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    if "hidden_last" in parts:
+        last = mask.sum(dim=1, keepdim=True) - 1
+        found["hidden_last"] = hidden.take_along_dim(last[..., None], dim=1)[:, 0].float()
+    return found
+
+
+def inputs(batch: Padded) -> dict[str, Any]:
+    """The arguments of the model."""
     # Padding is on the right, so the positions a model counts by itself are those of the real
     # tokens; not every model would take them from outside.
     return {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
@@ -102,12 +159,13 @@ def _inputs(batch: Padded) -> dict[str, Any]:
 def _agrees(model: Any, backbone: Any, head: Any, vocabulary: int) -> bool:
     import torch
 
-    with torch.inference_mode():
+    # Not inference mode: what a model may keep from this must serve passes with gradients too.
+    with torch.no_grad():
         device = next(model.parameters()).device
         ids = torch.linspace(0, vocabulary - 1, 8, device=device).long()[None]
         probe = Padded(ids, torch.ones_like(ids), ids[0], ids[0], ids[0])
-        whole = model(**_inputs(probe)).logits.float()
-        hidden = getattr(backbone(**_inputs(probe)), "last_hidden_state", None)
+        whole = model(**inputs(probe)).logits.float()
+        hidden = getattr(backbone(**inputs(probe)), "last_hidden_state", None)
         if hidden is None or hidden.shape[:2] != whole.shape[:2]:
             return False
         split = head(hidden).float()

@@ -1,4 +1,4 @@
-"""The answers of conversations as forward passes, and the log-probabilities that come back.
+"""The answers of conversations as forward passes, and what comes back of them.
 
 Two renderings. *conditional*: the conversation as the model reads it, and of it every token of an
 assistant turn that has text, up to and including its end-of-turn token. *answer*: each of those
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from tamis.errors import TamisError
-from tamis.language.forward import Engine, Pass
+from tamis.language.forward import LOGPROB, Done, Engine, Pass
+from tamis.language.network import STATES, Part
 from tamis.language.render import cut, render
 from tamis.language.template import RenderError
 from tamis.samples import answers as answer_texts
-from tamis.scoring.base import Advance
+from tamis.scoring.base import Advance, Columns, Rendering
 
 NO_TEXT = "no_text_answer"
 NO_TOKEN = "no_answer_token_left"
@@ -27,19 +28,22 @@ NOT_TRAINED = "answer_not_trained"
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerLogProbs:
-    """Log-probabilities of the answer tokens of n rows.
+class AnswerParts:
+    """What forward passes gave of the answer tokens of n rows.
 
-    `row` (m,) tells the row of each token, ascending. `conditional` (m,) and `alone` (m,), float64,
-    are natural logs; `alone` is None when no scorer asked for that rendering. `utf8_bytes` (n,) is
-    the length of the text that these tokens spell. `reason` (n,) says why a row has no token, None
-    where it has.
+    `row` (m,) tells the row of each token, ascending. `parts` holds float64 (m,) for what tokens
+    have, of the conditional rendering, and float32 (n, d) for states of rows, NaN where a row has
+    no pass. `alone` (m,) are the log-probabilities of the answer rendering, None when no scorer
+    asked for it. `utf8_bytes` (n,) is the length of the text that these tokens spell. `cut` (n,) is
+    the share of the answer tokens that fell behind the cut-off, NaN where nothing could be
+    rendered. `reason` (n,) says why a row has no token, None where it has.
     """
 
     row: np.ndarray
-    conditional: np.ndarray
+    parts: Mapping[Part, np.ndarray]
     alone: np.ndarray | None
     utf8_bytes: np.ndarray
+    cut: np.ndarray
     reason: np.ndarray
 
     @property
@@ -47,22 +51,43 @@ class AnswerLogProbs:
         """Scored tokens of each row, int64 (n,)."""
         return np.bincount(self.row, minlength=len(self.reason)).astype(np.int64)
 
-    def nll(self, rendering: str = "conditional") -> np.ndarray:
+    @property
+    def facts(self) -> Columns:
+        """The columns every signal of answers has: `tokens`, `cut` and `reason`."""
+        return {"tokens": self.tokens, "cut": self.cut, "reason": self.reason}
+
+    def nll(self, rendering: Rendering = "conditional") -> np.ndarray:
         """Sum of -log p over the tokens of each row, float64 (n,); NaN where there is no token."""
-        values = self.conditional if rendering == "conditional" else self.alone
+        values = self.parts["logprob"] if rendering == "conditional" else self.alone
         if values is None:
             raise TamisError("the answers were not scored by themselves: ask for that rendering")
-        total = np.bincount(self.row, weights=-values, minlength=len(self.reason))
+        return self._total(-values)
+
+    def mean(self, part: Part) -> np.ndarray:
+        """Mean over the tokens of each row, float64 (n,); NaN where there is no token."""
+        return self._total(self.parts[part]) / np.maximum(self.tokens, 1)
+
+    def largest(self, part: Part) -> np.ndarray:
+        """Maximum over the tokens of each row, float64 (n,); NaN where there is no token."""
+        starts = np.flatnonzero(np.diff(self.row, prepend=-1))
+        found = np.full(len(self.reason), np.nan)
+        if len(starts):
+            found[self.row[starts]] = np.maximum.reduceat(self.parts[part], starts)
+        return found
+
+    def _total(self, values: np.ndarray) -> np.ndarray:
+        total = np.bincount(self.row, weights=values, minlength=len(self.reason))
         return np.where(self.tokens > 0, total, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The passes of one row; `utf8_bytes` as in `AnswerLogProbs`."""
+    """The passes of one row; `utf8_bytes` and `cut` as in `AnswerParts`."""
 
     conditional: Pass
     alone: tuple[Pass, ...]
     utf8_bytes: int
+    cut: float
 
 
 def passes(
@@ -85,7 +110,7 @@ def passes(
     text_turns = [t for t in spans if _is_answer(messages[t])]
     if not text_turns:
         return NOT_TRAINED
-    labelled = np.array(rendered.labelled, dtype=bool)
+    labelled = np.array(whole.labelled, dtype=bool)
     labelled[:1] = False  # nothing predicts the first token of a sequence
     found = {
         t: kept[t][0] + np.flatnonzero(labelled[slice(*kept[t])]) for t in text_turns if t in kept
@@ -93,6 +118,7 @@ def passes(
     scored = {t: targets for t, targets in found.items() if len(targets)}
     if not scored:
         return NO_TOKEN
+    wanted = sum(int(labelled[slice(*spans[t])].sum()) for t in text_turns)
     return Answer(
         conditional=Pass(rendered.ids, np.concatenate(list(scored.values()))),
         alone=_alone(rendered.ids, scored, engine.tokenizer) if alone else (),
@@ -100,6 +126,7 @@ def passes(
             _bytes(messages[t], rendered.ids, kept[t], kept[t] == spans[t], engine.tokenizer)
             for t in scored
         ),
+        cut=1 - sum(map(len, scored.values())) / wanted,
     )
 
 
@@ -107,9 +134,10 @@ def score(
     engine: Engine,
     rows: Sequence[tuple[Sequence[Mapping[str, Any]], Any]],
     *,
+    parts: frozenset[Part],
     alone: bool,
     advance: Advance,
-) -> AnswerLogProbs:
+) -> AnswerParts:
     """Run the passes of all rows (messages, tools) in one go; `alone` adds the answer rendering.
 
     `advance` is told of rows as their last pass is finished.
@@ -117,8 +145,28 @@ def score(
     prepared = [passes(messages, tools, engine, alone=alone) for messages, tools in rows]
     answers = {i: a for i, a in enumerate(prepared) if isinstance(a, Answer)}
     work = [(i, p) for i, a in answers.items() for p in (a.conditional, *a.alone)]
-    owner = np.array([i for i, _ in work], dtype=np.int64)
-    left = np.bincount(owner, minlength=len(rows))
+    done = _counting(np.array([i for i, _ in work], dtype=np.int64), len(rows), advance)
+    values = engine.run([p for _, p in work], parts, done=done)
+    conditional, by_itself, at = [], [], 0
+    for answer in answers.values():
+        conditional.append(values[at])
+        by_itself.extend(v["logprob"] for v in values[at + 1 : at + 1 + len(answer.alone)])
+        at += 1 + len(answer.alone)
+    owners = np.array(list(answers), dtype=np.int64)
+    tokens = [len(a.conditional.targets) for a in answers.values()]
+    return AnswerParts(
+        row=np.repeat(owners, tokens),
+        parts=_gathered(conditional, owners, len(rows), parts, engine),
+        alone=_joined(by_itself) if alone else None,
+        utf8_bytes=np.array([getattr(a, "utf8_bytes", 0) for a in prepared], dtype=np.int64),
+        cut=np.array([_cut(a) for a in prepared], dtype=np.float64),
+        reason=np.array([None if isinstance(a, Answer) else a for a in prepared], dtype=object),
+    )
+
+
+def _counting(owner: np.ndarray, n: int, advance: Advance) -> Done:
+    """Tells `advance` of rows whose last pass is finished; `owner` is the row of each pass."""
+    left = np.bincount(owner, minlength=n)
     advance(int((left == 0).sum()))
 
     def done(finished: np.ndarray) -> None:
@@ -126,20 +174,32 @@ def score(
         np.subtract.at(left, owner[finished], 1)
         advance(int((before & (left == 0)).sum()))
 
-    values = engine.logprobs([p for _, p in work], done=done)
-    conditional, by_itself, at = [], [], 0
-    for answer in answers.values():
-        conditional.append(values[at])
-        by_itself.extend(values[at + 1 : at + 1 + len(answer.alone)])
-        at += 1 + len(answer.alone)
-    tokens = [len(a.conditional.targets) for a in answers.values()]
-    return AnswerLogProbs(
-        row=np.repeat(np.array(list(answers), dtype=np.int64), tokens),
-        conditional=_joined(conditional),
-        alone=_joined(by_itself) if alone else None,
-        utf8_bytes=np.array([getattr(a, "utf8_bytes", 0) for a in prepared], dtype=np.int64),
-        reason=np.array([None if isinstance(a, Answer) else a for a in prepared], dtype=object),
-    )
+    return done
+
+
+def _gathered(
+    values: list[Mapping[Part, np.ndarray]],
+    owners: np.ndarray,
+    n: int,
+    parts: frozenset[Part],
+    engine: Engine,
+) -> dict[Part, np.ndarray]:
+    """The parts of all rows: tokens one behind the other, states a row each."""
+    found: dict[Part, np.ndarray] = {}
+    for part in parts | LOGPROB:
+        if part in STATES:
+            found[part] = np.full((n, engine.hidden_size), np.nan, dtype=np.float32)
+            for owner, value in zip(owners.tolist(), values, strict=True):
+                found[part][owner] = value[part]
+        else:
+            found[part] = _joined([value[part] for value in values])
+    return found
+
+
+def _cut(answer: Answer | str) -> float:
+    if isinstance(answer, Answer):
+        return answer.cut
+    return 1.0 if answer == NO_TOKEN else float("nan")
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from tamis import samples
+from tamis.language.network import Part
 from tamis.numerics.ragged import Ragged
 from tamis.recipe import Model
 from tamis.scoring.views import View, text
 
 if TYPE_CHECKING:
-    from tamis.scoring.answers import AnswerLogProbs
+    from tamis.scoring.answers import AnswerParts
 
 # One entry a field: a numpy array whose NaN (float) or None (object) means undefined; (n, d)
 # float32 for vectors; objects are texts, or in every row a list of texts. A field has the same type
@@ -72,8 +73,13 @@ class PassScorer(Scorer, Protocol):
     model: Model
     device: str
 
-    def reduce(self, answers: AnswerLogProbs) -> Columns:
-        """Turn the log-probabilities of the answers into columns."""
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What it wants of the passes, beside the log-probabilities."""
+        ...
+
+    def reduce(self, answers: AnswerParts) -> Columns:
+        """Turn what the passes gave of the answers into columns."""
         ...
 
 

@@ -82,9 +82,10 @@ class PassGroup:
             strict=True,
         )
         alone = any("answer" in s.renderings for s in self._scorers.values())
-        found = answers.score(self.engine, list(rows), alone=alone, advance=advance)
-        self._nll += float(np.sum(-found.conditional))
-        self._tokens += len(found.conditional)
+        parts = frozenset().union(*(s.parts for s in self._scorers.values()))
+        found = answers.score(self.engine, list(rows), parts=parts, alone=alone, advance=advance)
+        self._nll += float(np.sum(-found.parts["logprob"]))
+        self._tokens += len(found.row)
         return {name: scorer.reduce(found) for name, scorer in self._scorers.items()}
 
 

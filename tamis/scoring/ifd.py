@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from tamis.language import load
-from tamis.recipe import Model
-from tamis.scoring.answers import AnswerLogProbs
+from tamis.scoring.answer_signal import FACTS, AnswerSignal
+from tamis.scoring.answers import AnswerParts
 from tamis.scoring.base import Columns, Rendering
 
 ZERO_ALONE = "answer_alone_has_no_loss"
 
 
 @dataclass(frozen=True)
-class Ifd:
+class Ifd(AnswerSignal):
     """Three published ways to compare NLL_cond (given the prompt) with NLL_alone (the answer only).
 
     `loss_ratio` = NLL_cond / NLL_alone: Cherry LLM (Li et al., 2023, arXiv 2308.12032). `ppl_ratio`
@@ -32,12 +31,10 @@ class Ifd:
     over the answer.
     """
 
-    model: Model
-    device: str
     compat: bool = False
 
     name: ClassVar[str] = "ifd"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How much the instruction helps a language model to say the answer.",
         "needs": "a causal language model that knows the kind of text",
@@ -46,17 +43,9 @@ class Ifd:
         "found it worse than random there",
     }
     renderings: ClassVar[frozenset[Rendering]] = frozenset({"conditional", "answer"})
-    fields = ("loss_ratio", "ppl_ratio", "log_ratio", "nll_cond", "nll_alone", "tokens", "reason")
+    fields = ("loss_ratio", "ppl_ratio", "log_ratio", "nll_cond", "nll_alone", *FACTS)
 
-    def identity(self) -> Mapping[str, Any]:
-        """The model, and whether failures count as 0."""
-        return {"model": load.identity(self.model), "compat": self.compat}
-
-    def check(self) -> None:
-        """Raise if the model is not there."""
-        load.check(self.model)
-
-    def reduce(self, answers: AnswerLogProbs) -> Columns:
+    def reduce(self, answers: AnswerParts) -> Columns:
         """All NaN where no token could be scored; `nll_cond` and `nll_alone` are means, in nats."""
         tokens = answers.tokens
         count = np.maximum(tokens, 1)
@@ -68,7 +57,7 @@ class Ifd:
             **columns,
             "nll_cond": cond,
             "nll_alone": alone,
-            "tokens": tokens,
+            **answers.facts,
             "reason": reason,
         }
 

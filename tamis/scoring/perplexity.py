@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tamis.errors import DataError
-from tamis.language import load
-from tamis.recipe import Model
-from tamis.scoring.answers import AnswerLogProbs
-from tamis.scoring.base import Columns, Rendering
+from tamis.numerics.logits import label_scores
+from tamis.scoring.answer_signal import FACTS, AnswerSignal
+from tamis.scoring.answers import AnswerParts
+from tamis.scoring.base import Columns
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(AnswerSignal):
     """exp of the mean NLL of the answer tokens, and their bits per UTF-8 byte of answer text.
 
     The filter of POINTS (Liu et al., 2024, arXiv 2409.04828) keeps the lowest fifth. Differs from
@@ -25,11 +25,8 @@ class Perplexity:
     fail keep a reason rather than vanish. Cost: one forward pass a row.
     """
 
-    model: Model
-    device: str
-
     name: ClassVar[str] = "perplexity"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Perplexity of the answers under a language model, and bits per byte.",
         "needs": "a causal language model",
@@ -37,25 +34,15 @@ class Perplexity:
         "avoid": "to keep the lowest alone: short, repetitive boilerplate wins; deita found the "
         "highest far worse than random",
     }
-    renderings: ClassVar[frozenset[Rendering]] = frozenset({"conditional"})
-    fields = ("ppl", "bits_per_byte", "tokens", "reason")
+    fields = ("ppl", "bits_per_byte", *FACTS)
 
-    def identity(self) -> Mapping[str, Any]:
-        """The model."""
-        return {"model": load.identity(self.model)}
-
-    def check(self) -> None:
-        """Raise if the model is not there."""
-        load.check(self.model)
-
-    def reduce(self, answers: AnswerLogProbs) -> Columns:
+    def reduce(self, answers: AnswerParts) -> Columns:
         """`ppl` and `bits_per_byte` are NaN where no token could be scored."""
-        total, tokens = answers.nll(), answers.tokens
+        total = answers.nll()
         return {
-            "ppl": np.exp(total / np.maximum(tokens, 1)),
+            "ppl": np.exp(total / np.maximum(answers.tokens, 1)),
             "bits_per_byte": bits_per_byte(total, answers.utf8_bytes),
-            "tokens": tokens,
-            "reason": answers.reason,
+            **answers.facts,
         }
 
 
@@ -85,10 +72,7 @@ def from_logits(
     total = np.zeros(len(ids))
     for i, counted in enumerate(counts):
         before = np.flatnonzero(counted)
-        scores = logits[i, before].astype(np.float64)
-        top = scores.max(axis=1, initial=-np.inf)
-        log_sum = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
-        total[i] = (log_sum - scores[np.arange(len(before)), ids[i, before + 1]]).sum()
+        total[i] = -label_scores(logits[i, before], ids[i, before + 1]).logprob.sum()
     tokens = counts.sum(axis=1)
     mean = total / np.where(tokens > 0, tokens, np.nan)
     return {"tokens": tokens, "sum": total, "mean": mean, "ppl": np.exp(mean)}

@@ -25,6 +25,10 @@ _SCORERS = {
     "nll": ("tamis.scoring.nll", "Nll"),
     "perplexity": ("tamis.scoring.perplexity", "Perplexity"),
     "ifd": ("tamis.scoring.ifd", "Ifd"),
+    "entropy": ("tamis.scoring.entropy", "Entropy"),
+    "el2n": ("tamis.scoring.el2n", "El2n"),
+    "token_scores": ("tamis.scoring.token_scores", "TokenScores"),
+    "hidden": ("tamis.scoring.hidden", "Hidden"),
     "tags": ("tamis.scoring.labels.tags", "Tags"),
     "metadata": ("tamis.scoring.labels.metadata", "Metadata"),
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
@@ -33,6 +37,8 @@ _SCORERS = {
     "duplicates_exact": ("tamis.scoring.duplicates.exact", "DuplicatesExact"),
     "duplicates_minhash": ("tamis.scoring.duplicates.minhash", "DuplicatesMinhash"),
     "duplicates_semantic": ("tamis.scoring.duplicates.semantic", "DuplicatesSemantic"),
+    "contamination": ("tamis.scoring.contamination.ngrams", "Contamination"),
+    "contamination_semantic": ("tamis.scoring.contamination.semantic", "ContaminationSemantic"),
 }
 # Fields of a scorer that are not options of the recipe.
 _GIVEN = ("model", "device")

@@ -118,11 +118,11 @@ def test_out_of_memory_halves_the_batch(
     class Cramped:
         whole_logits = False
 
-        def logprobs(self, batch: object) -> torch.Tensor:
+        def run(self, batch: object, parts: frozenset[str]) -> dict[str, torch.Tensor]:
             sizes.append(tuple(batch.ids.shape))
             if batch.ids.numel() > 150:
                 raise torch.cuda.OutOfMemoryError("injected")
-            return whole.logprobs(batch)
+            return whole.run(batch, parts)
 
     monkeypatch.setitem(runner.__dict__, "network", Cramped())
     for values, wanted in zip(runner.logprobs(passes), one_by_one(plain, passes), strict=True):
@@ -143,7 +143,7 @@ def test_a_row_that_never_fits_is_a_clear_error(
     class Full:
         whole_logits = False
 
-        def logprobs(self, batch: object) -> torch.Tensor:
+        def run(self, batch: object, parts: frozenset[str]) -> dict[str, torch.Tensor]:
             raise torch.cuda.OutOfMemoryError("injected")
 
     monkeypatch.setitem(runner.__dict__, "network", Full())

@@ -1,4 +1,4 @@
-"""nll, perplexity and ifd against a plain forward pass of one row at a time."""
+"""The signals of answers against a plain forward pass of one row at a time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tamis.language import forward
 from tamis.recipe import Model
 from tamis.scoring import registry
 
+# Every signal that comes out of a forward pass over the answers.
+PASSES = ("nll", "perplexity", "ifd", "entropy", "el2n", "token_scores", "hidden")
 Rows = list[list[dict[str, Any]]]
 CALL = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -81,8 +83,8 @@ class Oracle:
     def encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def chat(self, messages: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-        """Log-probabilities of the text answers in the chat, and of each by itself behind EOS."""
+    def spans(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a chat, and the first and past last of each answer."""
         ids: list[int] = []
         answers: list[tuple[int, int]] = []
         for m in messages:
@@ -91,6 +93,16 @@ class Oracle:
             ids += [*self.encode(m["content"]), 0]
             if m["role"] == "assistant":
                 answers.append((start, len(ids)))
+        return ids, answers
+
+    def ids(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
+        """The ids of a chat, and the positions of its answer tokens."""
+        ids, answers = self.spans(messages)
+        return ids, [t for a, z in answers for t in range(a, z)]
+
+    def chat(self, messages: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+        """Log-probabilities of the text answers in the chat, and of each by itself behind EOS."""
+        ids, answers = self.spans(messages)
         whole = self.logprobs(ids)
         cond = [v for a, z in answers for v in whole[a - 1 : z - 1]]
         alone = [v for a, z in answers for v in self.logprobs([0, *ids[a:z]])]
@@ -209,7 +221,7 @@ def test_undefined_is_null_with_a_reason(
         turns("q", "fine"),
         turns("q", "a", "q", "  "),
     ]
-    found = run(build(folder, "nll", "perplexity", "ifd"), batch(rows, [None, TOOLS, *[None] * 3]))
+    found = run(build(folder, *PASSES), batch(rows, [None, TOOLS, *[None] * 3]))
     reasons = [
         "no_text_answer",
         "no_text_answer",
@@ -220,9 +232,12 @@ def test_undefined_is_null_with_a_reason(
     for name, columns in found.items():
         assert columns["reason"].tolist() == reasons
         assert columns["tokens"].tolist() == [0, 0, 0, 5, 0]
+        np.testing.assert_equal(columns["cut"], [np.nan, np.nan, 1, 0, np.nan])
         for field, values in columns.items():
-            if field not in ("reason", "tokens"):
-                assert np.isnan(values).tolist() == [r is not None for r in reasons], (name, field)
+            if field not in ("reason", "tokens", "cut"):
+                flat = values.reshape(len(rows), -1)
+                for undefined in np.isnan(flat).T.tolist():
+                    assert undefined == [r is not None for r in reasons], (name, field)
     compat = run(build(folder, "ifd", options={"compat": True}), batch(rows[2:4]))["ifd"]
     assert compat["ppl_ratio"][0] == 0.0
     assert compat["reason"].tolist() == reasons[2:4]
@@ -237,8 +252,11 @@ def test_a_cut_answer_is_scored_as_far_as_it_goes(
     assert short["nll"]["tokens"].tolist() == [19]
     bits = short["nll"]["sum"][0] / log(2) / 19
     assert short["perplexity"]["bits_per_byte"][0] == pytest.approx(bits)
+    # 22 of the 41 tokens of the answer are lost.
+    assert short["ifd"]["cut"].tolist() == [22 / 41]
     fits = run(build(folder, "nll", "ifd"), batch([turns("q" * 10, "a" * 19)]))
     assert fits["nll"]["tokens"].tolist() == [20]
+    assert fits["nll"]["cut"].tolist() == [0]
 
 
 def test_one_forward_per_rendering_for_all_scorers(
@@ -254,8 +272,52 @@ def test_one_forward_per_rendering_for_all_scorers(
     monkeypatch.setattr(forward.Engine, "__init__", counted)
     run(build(folder, "nll", "perplexity"), batch(SINGLE))
     assert [e.passes_run for e in made] == [len(SINGLE)]
-    run(build(folder, "nll", "perplexity", "ifd"), batch(SINGLE))
-    assert [e.passes_run for e in made] == [len(SINGLE), 2 * len(SINGLE)]
+    run(build(folder, "nll", "perplexity", "entropy", "el2n", "hidden"), batch(SINGLE))
+    run(build(folder, *PASSES), batch(SINGLE))
+    assert [e.passes_run for e in made] == [len(SINGLE), len(SINGLE), 2 * len(SINGLE)]
+
+
+def test_together_they_have_the_values_each_has_alone(
+    folder: Path, batch: Callable[..., pa.RecordBatch]
+) -> None:
+    rows = batch(SINGLE + MULTI)
+    together = run(build(folder, *PASSES), rows)
+    for name in PASSES:
+        (alone,) = run(build(folder, name), rows).values()
+        assert tuple(alone) == tuple(together[name])
+        for field, values in alone.items():
+            if field != "reason":
+                np.testing.assert_allclose(values, together[name][field], rtol=1e-6, atol=2e-6)
+
+
+def test_scores_and_states_equal_the_definition(
+    folder: Path, oracle: Oracle, batch: Callable[..., pa.RecordBatch]
+) -> None:
+    rows = SINGLE + MULTI
+    found = run(build(folder, "entropy", "el2n", "hidden", "token_scores"), batch(rows))
+    last = run(build(folder, "hidden", options={"pool": "last"}), batch(rows))["hidden"]["vector"]
+    for i, messages in enumerate(rows):
+        ids, targets = oracle.ids(messages)
+        with torch.no_grad():
+            out = oracle.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        p = torch.softmax(out.logits[0].double(), -1)[[t - 1 for t in targets]].numpy()
+        error = p - np.eye(p.shape[1])[[ids[t] for t in targets]]
+        el2n, entropy = np.linalg.norm(error, axis=1), -(p * np.log(p)).sum(axis=1)
+        cond, alone = oracle.chat(messages)
+        for name, field, value in [
+            ("el2n", "mean", el2n.mean()),
+            ("el2n", "max", el2n.max()),
+            ("entropy", "mean", entropy.mean()),
+            ("entropy", "max", entropy.max()),
+            ("token_scores", "el2n", el2n.mean()),
+            ("token_scores", "entropy", entropy.mean()),
+            ("token_scores", "log_ppl", -np.mean(cond)),
+            ("token_scores", "grounding", exp(np.mean(cond) - np.mean(alone))),
+        ]:
+            assert found[name][field][i] == pytest.approx(value, rel=2e-5, abs=1e-5), field
+        states = out.hidden_states[-1][0].numpy()
+        np.testing.assert_allclose(found["hidden"]["vector"][i], states.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(last[i], states[-1], atol=1e-5)
 
 
 def test_groups_are_by_model_and_rendering(folder: Path, tiny_lm: Callable[..., Path]) -> None:
@@ -279,7 +341,7 @@ def test_values_do_not_depend_on_the_batch(
         turns("q" * int(rng.integers(1, 60)), "".join(rng.choice(list("abc "), 20)) + ".")
         for _ in range(30)
     ]
-    (group,) = registry.group(build(folder, "nll", "ifd"))
+    (group,) = registry.group(build(folder, *PASSES))
     first = group.score(batch(rows), advance=lambda n: None)
     again = group.score(batch(rows), advance=lambda n: None)
     order = rng.permutation(len(rows))
@@ -289,12 +351,12 @@ def test_values_do_not_depend_on_the_batch(
             if field == "reason":
                 continue
             np.testing.assert_array_equal(again[name][field], values)
-            np.testing.assert_allclose(mixed[name][field], values[order], atol=1e-5)
+            np.testing.assert_allclose(mixed[name][field], values[order], rtol=1e-5, atol=1e-5)
             one = [
                 group.score(batch([row]), advance=lambda n: None)[name][field][0]
                 for row in rows[:5]
             ]
-            np.testing.assert_allclose(one, values[:5], atol=1e-5)
+            np.testing.assert_allclose(one, values[:5], rtol=1e-5, atol=1e-5)
 
 
 def test_progress_counts_every_row_once(folder: Path, batch: Callable[..., pa.RecordBatch]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tamis.errors import DataError
-from tamis.language.network import token_logprobs
+from tamis.language.network import Part, token_parts
 from tamis.scoring.perplexity import bits_per_byte, from_logits
 
 
@@ -32,9 +32,25 @@ def test_vectors_through_the_engine_s_reduction(vectors: Callable[[str], Path]) 
     row, before = np.nonzero(counts)
     logits = torch.from_numpy(case["logits"][row, before])
     tokens = torch.from_numpy(case["input_ids"][row, before + 1].astype(np.int64))
-    values = -token_logprobs(logits, tokens).double().numpy()
-    total = np.bincount(row, weights=values, minlength=len(counts))
-    np.testing.assert_allclose(total, np.abs(case["nll_sum"]), rtol=2e-4)
+    found = token_parts(logits, tokens, frozenset({"logprob", "entropy", "el2n"}))
+
+    def total(part: Part) -> np.ndarray:
+        return np.bincount(row, weights=found[part].double().numpy(), minlength=len(counts))
+
+    some = case["n_tokens"] > 0
+    np.testing.assert_allclose(-total("logprob"), np.abs(case["nll_sum"]), rtol=2e-4)
+    for part, name in (("entropy", "entropy_mean"), ("el2n", "el2n_token_mean")):
+        means = total(part)[some] / case["n_tokens"][some]
+        np.testing.assert_allclose(means, case[name][some], rtol=2e-4)
+
+
+def test_the_lowest_are_kept(vectors: Callable[[str], Path]) -> None:
+    """POINTS keeps the given share of rows that have a value, the lowest first."""
+    case = np.load(vectors("signals") / "perplexity.npz")
+    masks = (case[n] for n in ("input_ids", "attention_mask", "response_mask"))
+    ppl = from_logits(case["logits"], *masks)["ppl"]
+    kept = int(float(case["keep_lowest_ratio"]) * np.isfinite(ppl).sum())
+    assert np.argsort(ppl, kind="stable")[:kept].tolist() == case["keep_lowest_idx"].tolist()
 
 
 def test_bits_per_byte() -> None:

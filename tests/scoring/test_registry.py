@@ -16,7 +16,9 @@ def build(name: str, model: Any = None, **options: Any) -> Any:
 
 
 def test_every_scorer_describes_itself() -> None:
-    assert {"embed", "length", "tokens", "nll", "perplexity", "ifd"} < set(registry.names())
+    assert {"embed", "length", "tokens", "nll", "perplexity", "ifd", "el2n", "hidden"} < set(
+        registry.names()
+    )
     for name in registry.names():
         about = registry.describe(name)
         assert set(about) == {"sentence", "needs", "cost", "avoid"}
