@@ -34,7 +34,7 @@ _EXTRAS = {
     "ray": "ray",
     "trl": "trl",
 }
-_KINDS = ("samples", "signals", "selections", "manifests", "models", "evaluations")
+_KINDS = ("samples", "signals", "selections", "rounds", "manifests", "models", "evaluations")
 
 
 def examine(store: str) -> dict[str, dict[str, Any]]:

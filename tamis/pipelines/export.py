@@ -33,16 +33,18 @@ def export(
     held: Heldout | None,
     *,
     publish: bool = True,
+    suffix: str = "_baseline",
 ) -> tuple[Artifact, bool]:
     """Write the manifest of a selection; returns the artefact and whether it was there already.
 
     Rows come in the order of the selection; those shown several times in an epoch come again after
     all others, under row ids of their own. Chosen rows whose content is among the held-out rows
     are left out and counted. With `publish` a copy goes to the recipe's `export.folder`, if it
-    names one. Facts: `rows`, `heldout`, `leaked`, `content_hash`.
+    names one; without, `suffix` follows the manifest's name. Facts: `rows`, `heldout`, `leaked`,
+    `content_hash`.
     """
     base = _base(ctx)
-    name = (ctx.recipe.export.name or ctx.recipe.name) + ("" if publish else "_baseline")
+    name = (ctx.recipe.export.name or ctx.recipe.name) + ("" if publish else suffix)
     inputs = {
         "version": VERSION,
         "selection": selection.key,

@@ -9,7 +9,7 @@ from tamis import selectors
 from tamis.errors import RecipeError
 from tamis.pipelines import pool_scores
 from tamis.pipelines.select import TOKENS
-from tamis.recipe import Model, Recipe
+from tamis.recipe import Model, Recipe, Select
 from tamis.samples import EXTRA
 from tamis.scoring import registry
 from tamis.scoring.base import Scorer
@@ -30,6 +30,8 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
         wanted = set(method.needs()) | {f.column for f in recipe.filters}
         _check_columns(wanted, built, store)
         _check_target(recipe, method)
+        if trains_between(recipe.select):
+            _check_rounds(recipe, recipe.select)
     for name, entry in recipe.tuned.items():
         if name in recipe.models:
             raise RecipeError(f"models and tuned both have an entry {name!r}: rename one")
@@ -106,6 +108,19 @@ def target_signals(recipe: Recipe) -> set[str]:
     method = selectors.build(recipe.select.method, recipe.select.options)
     needs = method.target_needs() if hasattr(method, "target_needs") else frozenset()
     return {name.partition(".")[0] for name in needs if "." in name}
+
+
+def trains_between(choice: Select) -> bool:
+    """Whether the method tunes a model between its rounds."""
+    return bool(getattr(selectors.get(choice.method), "trains", False))
+
+
+def _check_rounds(recipe: Recipe, choice: Select) -> None:
+    if recipe.tune is None:
+        raise RecipeError(f"{choice.method} tunes a model between its rounds: add the block tune:")
+    model(recipe, recipe.tune.model, "tune")
+    if choice.budget.unit != "rows":
+        raise RecipeError(f"{choice.method} takes a budget in rows or percent, not in tokens")
 
 
 def _check_blocks(recipe: Recipe, store: Store) -> None:

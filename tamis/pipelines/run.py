@@ -24,6 +24,7 @@ from tamis.pipelines.context import Context, Outcome, Progress
 from tamis.pipelines.ingest import ingest_source
 from tamis.pipelines.pool import Snapshot, snapshot
 from tamis.pipelines.report import report
+from tamis.pipelines.rounds import Rounds
 from tamis.recipe import Budget, Recipe, Select, Source
 from tamis.storage.artifact import Artifact, Say, Store
 
@@ -160,7 +161,12 @@ def select(ctx: Context, keys: Keys) -> Outcome:
     target = None
     if "target" in keys:
         target = Columns(ctx.store, _target(ctx, keys), columns.signals, ctx.say)
-    chosen, old = selecting.select(ctx, columns, choice, ctx.recipe.filters, mask, target=target)
+    rounds = None
+    if plan.trains_between(choice):
+        rounds = Rounds(ctx, columns.pool, _heldout_rows(ctx, keys, columns))
+    chosen, old = selecting.select(
+        ctx, columns, choice, ctx.recipe.filters, mask, target=target, rounds=rounds
+    )
     ctx.store.point("selections", "chosen", chosen.key)
     made = {"chosen/selection": chosen.key}
     facts = {"chosen": chosen.facts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from tamis.pipelines.context import Context
 from tamis.recipe import Budget, Filter, Select
 from tamis.selectors import Pool, Selection, Selector, budget
 from tamis.storage.artifact import Artifact, Maker
+
+if TYPE_CHECKING:
+    from tamis.pipelines.rounds import Rounds
 
 # Raise by hand when the rows that are eligible, or what is stored of a selection, change.
 VERSION = 2
@@ -41,10 +44,12 @@ def select(
     heldout: np.ndarray,
     *,
     target: Columns | None = None,
+    rounds: Rounds | None = None,
 ) -> tuple[Artifact, bool]:
     """Pick a subset of the pool; an artefact with one row for every row of the pool.
 
-    `heldout` marks rows kept for evaluation, `target` gives the columns of the rows to resemble.
+    `heldout` marks rows kept for evaluation, `target` gives the columns of the rows to resemble,
+    `rounds` runs a method that trains between its rounds.
     The key holds the samples, the signals that were
     used, the method with its options, the budget and the seed.
     """
@@ -61,6 +66,7 @@ def select(
         "heldout": int(heldout.sum()) and _mask_digest(heldout),
         "target": target and sorted(target.pool.sources.items()),
         "seed": ctx.recipe.seed,
+        **({} if rounds is None else {"rounds": rounds.inputs()}),
     }
 
     def make(maker: Maker) -> Mapping[str, Any]:
@@ -70,7 +76,11 @@ def select(
         aside, there = _target_pool(method, target)
         pool = _selector_pool(columns, method, eligible, aside)
         limit, costs = _limit(choice.budget, columns, eligible.rows)
-        picked = budget.fit(method, pool, costs, limit, seed=ctx.recipe.seed)
+        if rounds is None:
+            picked = budget.fit(method, pool, costs, limit, seed=ctx.recipe.seed)
+        else:
+            ids = columns.pool.ids.take(pa.array(eligible.rows))
+            picked = rounds.fit(method, pool, ids, limit, key=maker.key)
         maker.write_parquet(
             "rows.parquet", _rows(maker.key, choice.method, columns, eligible, picked)
         )

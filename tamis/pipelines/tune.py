@@ -38,8 +38,7 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
     inputs = {
         "train": data.content_hash,
         "model": base and identity(base),
-        "seed": ctx.recipe.seed,
-        **(_ours(options) if options.command is None else {"command": options.command}),
+        **settings(ctx),
     }
 
     def make(maker: Maker) -> Mapping[str, Any]:
@@ -48,6 +47,13 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
         return _trained(ctx, _needed(base), options, data, maker, title)
 
     return ctx.store.ensure("models", inputs, make, say=ctx.say)
+
+
+def settings(ctx: Context) -> dict[str, Any]:
+    """What determines a tuned model beside its rows and the model it is tuned from, for keys."""
+    options = _options(ctx)
+    own = _ours(options) if options.command is None else {"command": options.command}
+    return {"seed": ctx.recipe.seed, **own}
 
 
 def _ours(options: Tune) -> dict[str, Any]:

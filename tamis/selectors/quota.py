@@ -63,6 +63,8 @@ class Quota:
             raise RecipeError("quota.by must name at least one column")
         if any(times < 1 for times in self.repeat.values()):
             raise RecipeError("quota.repeat must be 1 or more: how often a row is shown")
+        if getattr(self._inner(), "trains", False):
+            raise RecipeError(f"quota.method: {self.method} trains a model and cannot stand inside")
         if getattr(self._inner(), "repeat", None) and self.method == self.name:
             raise RecipeError("quota.repeat belongs to the outer quota; name all columns in its by")
 

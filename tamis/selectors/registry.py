@@ -20,6 +20,7 @@ _BUILT_IN = {
     "ids": ("tamis.selectors.ids", "Ids"),
     "deita": ("tamis.selectors.deita", "Deita"),
     "kmeans": ("tamis.selectors.kmeans", "KMeans"),
+    "kmeans_rounds": ("tamis.selectors.kmeans_rounds", "KMeansRounds"),
     "quota": ("tamis.selectors.quota", "Quota"),
     "k_center": ("tamis.selectors.k_center", "KCenter"),
     "facility_location": ("tamis.selectors.facility_location", "FacilityLocation"),

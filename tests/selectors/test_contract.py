@@ -23,6 +23,10 @@ OPTIONS: dict[str, list[dict]] = {
         {"embedding": "vector", "quality": None, "clusters": 6, "pick": "closest"},
         {"embedding": "vector", "quality": "score", "labels": "group", "budget": "equal"},
     ],
+    "kmeans_rounds": [
+        {"options": {"embedding": "vector", "quality": "score", "clusters": 6}},
+        {"options": {"quality": None, "labels": "group"}},
+    ],
     "quota": [
         {"by": ["group"]},
         {"by": ["group", "kind"], "method": "top", "options": {"column": "score"}},
@@ -68,7 +72,7 @@ CASES = [
 # Methods whose table of edge cases names NaN as a row to leave out and count, not as an error.
 COUNTS_NAN = {"deita"}
 # Methods that draw: permuting the rows permutes the draws as well.
-DRAWS = {"random", "kmeans", "quota", "semdedup", "dealrec", "adapt_inf"}
+DRAWS = {"random", "kmeans", "kmeans_rounds", "quota", "semdedup", "dealrec", "adapt_inf"}
 # Options that bring draws into a method that has none by itself.
 DRAWING = ("auto", "stochastic", 3)
 

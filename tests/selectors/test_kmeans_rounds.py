@@ -47,7 +47,7 @@ def check_stored(z):
     assert int(z["iteration_budget"]) == round(each)
     assert int(z["official_num_draws"]) == int(len(labels) * z["portion"] / k / z["rounds"])
     count = int(z["rounds"])
-    method = KMeansRounds(clustering=KMeans(labels="c", quality=None), rounds=count)
+    method = KMeansRounds(options={"labels": "c", "quality": None}, rounds=count)
     pool = Pool(len(labels), {"c": labels})
     found, _ = method.pick(method.start(pool, round(count * each), rng=rng()), pool)
     assert len(found.index) == int(z["iteration_budget"])
@@ -111,7 +111,7 @@ def pool_of(n=300):
 
 
 def rounds(**options):
-    return KMeansRounds(clustering=KMeans(labels="c", quality="q"), **options)
+    return KMeansRounds(options={"labels": "c", "quality": "q"}, **options)
 
 
 def test_rounds_add_up_and_never_repeat():
@@ -159,3 +159,34 @@ def test_out_of_turn_and_wrong_scores():
         method.update(state, np.full(10, np.nan))
     with pytest.raises(RecipeError, match="kmeans_rounds"):
         rounds(rounds=0)
+    with pytest.raises(RecipeError, match="decides on budget itself"):
+        KMeansRounds(options={"budget": "equal"})
+    with pytest.raises(RecipeError, match="kmeans has no option"):
+        KMeansRounds(options={"labls": "c"})
+
+
+def test_rows_without_a_score_do_not_count():
+    pool, method = pool_of(), rounds()
+    _, state = method.pick(method.start(pool, 60, rng=rng()), pool)
+    score = rng(2).normal(size=20)
+    label = state.labels[state.picked]
+    score[label == 3] = np.nan
+    score[0] = np.nan
+    found = method.update(state, score)
+    assert np.isnan(found.scores[0, 3])
+    mine = (label == label[0]) & ~np.isnan(score)
+    assert found.scores[0, label[0]] == pytest.approx(score[mine].mean())
+
+
+def test_the_result_holds_all_rounds():
+    pool, method = pool_of(), rounds(rounds=2)
+    first, state = method.pick(method.start(pool, 31, rng=rng()), pool)
+    second, state = method.pick(method.update(state, np.arange(15.0)), pool)
+    found = method.result(state, pool)
+    assert found.index.tolist() == [*first.index, *second.index]
+    assert found.gain.tolist() == [*first.gain, *second.gain]
+    assert np.flatnonzero(found.rows["reason"] == "selected").tolist() == sorted(found.index)
+    assert found.curves["weights"].shape == (2, 6) and found.curves["scores"].shape == (1, 6)
+    assert found.curves["picks"].tolist() == [15, 16]
+    alone = method.select(pool, 31, rng=rng())
+    assert len(alone.index) == 31 and alone.facts["rounds"] == 1
