@@ -12,9 +12,10 @@ F64 = NDArray[np.float64]
 
 def log_softmax(logits: NDArray[np.floating]) -> F64:
     """Log-probabilities over the last axis, in float64."""
-    z = logits.astype(np.float64)
+    z: F64 = logits.astype(np.float64)
     z -= z.max(axis=-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    return z
 
 
 def token_scores(
@@ -46,6 +47,6 @@ def sequence_scores(tuned: Ragged, base: Ragged) -> tuple[F64, F64]:
     difference = tuned.values.astype(np.float64) - base.values
     sizes = np.diff(tuned.indptr)
     rows = np.repeat(np.arange(len(sizes)), sizes)
-    total = np.bincount(rows, difference, len(sizes))
+    total = np.asarray(np.bincount(rows, difference, len(sizes)), dtype=np.float64)
     total[sizes == 0] = np.nan
     return total / np.maximum(sizes, 1), total

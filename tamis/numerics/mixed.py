@@ -40,7 +40,7 @@ def random_intercepts(x: F64, y: F64, group: Ints, groups: int) -> Mixed:
     first = design.T @ y
     rest = y - design @ first
     table = np.column_stack([design, rest])
-    sums = np.column_stack([np.bincount(group, c, groups) for c in table.T])
+    sums = np.column_stack([np.bincount(group, c, groups) for c in table.T]).astype(np.float64)
     sizes = np.bincount(group, minlength=groups)
     total = table.T @ table
     ratio = 0.0
@@ -76,7 +76,7 @@ def _solved(ratio: float, total: F64, sums: F64, sizes: Ints) -> tuple[F64, floa
     shrink = ratio / (1 + ratio * sizes)
     weighted = total - (sums * shrink[:, None]).T @ sums
     gram, cross = weighted[:-1, :-1], weighted[:-1, -1]
-    b = np.linalg.solve(gram, cross)
+    b: F64 = np.linalg.solve(gram, cross).astype(np.float64)
     return b, float(weighted[-1, -1] - cross @ b), float(np.linalg.slogdet(gram)[1])
 
 
@@ -86,14 +86,14 @@ def _search(total: F64, sums: F64, sizes: Ints, free: int) -> float:
     def criterion(ratio: float) -> float:
         _, rss, log_det = _solved(ratio, total, sums, sizes)
         spread = float(np.log1p(ratio * sizes).sum())
-        return 0.5 * (free * np.log(max(rss, 1e-300) / free) + spread + log_det)
+        return float(0.5 * (free * np.log(max(rss, 1e-300) / free) + spread + log_det))
 
     grid = np.linspace(LOWEST, HIGHEST, 129)
     values = np.array([criterion(np.exp(at)) for at in grid])
     best, ratio = criterion(0.0), 0.0
     # Every dip of the grid, since the criterion may have several.
     edge = np.concatenate([[np.inf], values, [np.inf]])
-    for at in np.flatnonzero((values <= edge[:-2]) & (values <= edge[2:])):
+    for at in np.flatnonzero((values <= edge[:-2]) & (values <= edge[2:])).tolist():
         bounds = (grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)])
         found = minimize_scalar(
             lambda t: criterion(np.exp(t)), bounds=bounds, method="bounded", options={"xatol": 1e-9}

@@ -61,7 +61,7 @@ def _triangle(z: F64, y: F64, root: F64) -> tuple[F64, int]:
     for start in range(0, len(z), BLOCK):
         rows = slice(start, start + BLOCK)
         block = np.column_stack([z[rows], y[rows]]) * root[rows, None]
-        r = np.linalg.qr(np.vstack([r, block]), mode="r")
+        r = np.asarray(np.linalg.qr(np.vstack([r, block]), mode="r"))
     cut = len(z) * np.finfo(np.float64).eps
     b, _, rank, _ = np.linalg.lstsq(r[:, :-1], r[:, -1], rcond=cut)
     return b, int(rank)

@@ -1,0 +1,1 @@
+"""Scores made of other columns: places, distances, scores without confounders, sums."""
