@@ -224,7 +224,7 @@ def test_a_tuned_folder_is_loaded_as_what_it_is(tmp_path: Path, model: Path) -> 
     base = Model(path=str(model), prompt_style="chat")
     artifact = Artifact("models", "k", tmp_path)
     (tmp_path / "model").mkdir()
-    assert evaluation._model(base, artifact).path == str(tmp_path / "model")
+    assert evaluation.tuned_model(base, artifact).path == str(tmp_path / "model")
     (tmp_path / "model" / "adapter_config.json").write_text("{}")
-    assert evaluation._model(base, artifact).adapter == str(tmp_path / "model")
-    assert evaluation._model(base, None) == base
+    assert evaluation.tuned_model(base, artifact).adapter == str(tmp_path / "model")
+    assert evaluation.tuned_model(base, None) == base
