@@ -8,7 +8,7 @@ cut from one rendering, so averages over them cover the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,33 +28,64 @@ NOT_TRAINED = "answer_not_trained"
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """The passes of one row, the UTF-8 bytes of the text their tokens spell, and the share of its
+    answer tokens that fell behind the cut-off."""
+
+    conditional: Pass
+    alone: tuple[Pass, ...]
+    utf8_bytes: int
+    cut: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The passes of n rows, or why a row has none."""
+
+    rows: Sequence[Answer | str]
+
+    @property
+    def scored(self) -> dict[int, Answer]:
+        """Those that have passes, by the number of the row."""
+        return {i: row for i, row in enumerate(self.rows) if isinstance(row, Answer)}
+
+    @property
+    def facts(self) -> Columns:
+        """The columns every signal of answers has: `tokens` that are scored, int64 (n,); `cut`, the
+        share that fell behind the cut-off, NaN where nothing could be rendered; `reason`."""
+        tokens = np.zeros(len(self.rows), dtype=np.int64)
+        cut = np.array([1.0 if row == NO_TOKEN else np.nan for row in self.rows])
+        for i, answer in self.scored.items():
+            tokens[i], cut[i] = len(answer.conditional.targets), answer.cut
+        reason = [None if isinstance(row, Answer) else row for row in self.rows]
+        return {"tokens": tokens, "cut": cut, "reason": np.array(reason, dtype=object)}
+
+    @property
+    def utf8_bytes(self) -> np.ndarray:
+        """Length of the text the scored tokens spell, int64 (n,)."""
+        return np.array([getattr(row, "utf8_bytes", 0) for row in self.rows], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerParts:
     """What forward passes gave of the answer tokens of n rows.
 
     `row` (m,) tells the row of each token, ascending. `parts` holds float64 (m,) for what tokens
     have, of the conditional rendering, and float32 (n, d) for states of rows, NaN where a row has
     no pass. `alone` (m,) are the log-probabilities of the answer rendering, None when no scorer
-    asked for it. `utf8_bytes` (n,) is the length of the text that these tokens spell. `cut` (n,) is
-    the share of the answer tokens that fell behind the cut-off, NaN where nothing could be
-    rendered. `reason` (n,) says why a row has no token, None where it has.
+    asked for it. `facts` and `utf8_bytes` as in `Prepared`.
     """
 
     row: np.ndarray
     parts: Mapping[Part, np.ndarray]
     alone: np.ndarray | None
     utf8_bytes: np.ndarray
-    cut: np.ndarray
-    reason: np.ndarray
+    facts: Columns
 
     @property
     def tokens(self) -> np.ndarray:
         """Scored tokens of each row, int64 (n,)."""
-        return np.bincount(self.row, minlength=len(self.reason)).astype(np.int64)
-
-    @property
-    def facts(self) -> Columns:
-        """The columns every signal of answers has: `tokens`, `cut` and `reason`."""
-        return {"tokens": self.tokens, "cut": self.cut, "reason": self.reason}
+        return self.facts["tokens"]
 
     def nll(self, rendering: Rendering = "conditional") -> np.ndarray:
         """Sum of -log p over the tokens of each row, float64 (n,); NaN where there is no token."""
@@ -70,24 +101,14 @@ class AnswerParts:
     def largest(self, part: Part) -> np.ndarray:
         """Maximum over the tokens of each row, float64 (n,); NaN where there is no token."""
         starts = np.flatnonzero(np.diff(self.row, prepend=-1))
-        found = np.full(len(self.reason), np.nan)
+        found = np.full(len(self.tokens), np.nan)
         if len(starts):
             found[self.row[starts]] = np.maximum.reduceat(self.parts[part], starts)
         return found
 
     def _total(self, values: np.ndarray) -> np.ndarray:
-        total = np.bincount(self.row, weights=values, minlength=len(self.reason))
+        total = np.bincount(self.row, weights=values, minlength=len(self.tokens))
         return np.where(self.tokens > 0, total, np.nan)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The passes of one row; `utf8_bytes` and `cut` as in `AnswerParts`."""
-
-    conditional: Pass
-    alone: tuple[Pass, ...]
-    utf8_bytes: int
-    cut: float
 
 
 def passes(
@@ -130,37 +151,34 @@ def passes(
     )
 
 
-def score(
-    engine: Engine,
-    rows: Sequence[tuple[Sequence[Mapping[str, Any]], Any]],
-    *,
-    parts: frozenset[Part],
-    alone: bool,
-    advance: Advance,
-) -> AnswerParts:
-    """Run the passes of all rows (messages, tools) in one go; `alone` adds the answer rendering.
+def prepare(
+    engine: Engine, rows: Iterable[Sequence[Any]], tools: Iterable[Any], *, alone: bool
+) -> Prepared:
+    """Render all rows (their messages, their tools); `alone` adds the answer rendering."""
+    pairs = zip(rows, tools, strict=True)
+    return Prepared([passes(messages, offered, engine, alone=alone) for messages, offered in pairs])
 
-    `advance` is told of rows as their last pass is finished.
-    """
-    prepared = [passes(messages, tools, engine, alone=alone) for messages, tools in rows]
-    answers = {i: a for i, a in enumerate(prepared) if isinstance(a, Answer)}
-    work = [(i, p) for i, a in answers.items() for p in (a.conditional, *a.alone)]
-    done = _counting(np.array([i for i, _ in work], dtype=np.int64), len(rows), advance)
+
+def score(
+    engine: Engine, prepared: Prepared, parts: frozenset[Part], *, alone: bool, advance: Advance
+) -> AnswerParts:
+    """Run the passes of all rows in one go; `advance` is told of rows as their last is finished."""
+    scored, n = prepared.scored, len(prepared.rows)
+    work = [(i, p) for i, a in scored.items() for p in (a.conditional, *a.alone)]
+    done = _counting(np.array([i for i, _ in work], dtype=np.int64), n, advance)
     values = engine.run([p for _, p in work], parts, done=done)
     conditional, by_itself, at = [], [], 0
-    for answer in answers.values():
+    for answer in scored.values():
         conditional.append(values[at])
         by_itself.extend(v["logprob"] for v in values[at + 1 : at + 1 + len(answer.alone)])
         at += 1 + len(answer.alone)
-    owners = np.array(list(answers), dtype=np.int64)
-    tokens = [len(a.conditional.targets) for a in answers.values()]
+    facts = prepared.facts
     return AnswerParts(
-        row=np.repeat(owners, tokens),
-        parts=_gathered(conditional, owners, len(rows), parts, engine),
+        row=np.repeat(np.arange(n), facts["tokens"]),
+        parts=_gathered(conditional, list(scored), n, parts, engine),
         alone=_joined(by_itself) if alone else None,
-        utf8_bytes=np.array([getattr(a, "utf8_bytes", 0) for a in prepared], dtype=np.int64),
-        cut=np.array([_cut(a) for a in prepared], dtype=np.float64),
-        reason=np.array([None if isinstance(a, Answer) else a for a in prepared], dtype=object),
+        utf8_bytes=prepared.utf8_bytes,
+        facts=facts,
     )
 
 
@@ -179,7 +197,7 @@ def _counting(owner: np.ndarray, n: int, advance: Advance) -> Done:
 
 def _gathered(
     values: list[Mapping[Part, np.ndarray]],
-    owners: np.ndarray,
+    owners: list[int],
     n: int,
     parts: frozenset[Part],
     engine: Engine,
@@ -189,17 +207,11 @@ def _gathered(
     for part in parts | LOGPROB:
         if part in STATES:
             found[part] = np.full((n, engine.hidden_size), np.nan, dtype=np.float32)
-            for owner, value in zip(owners.tolist(), values, strict=True):
+            for owner, value in zip(owners, values, strict=True):
                 found[part][owner] = value[part]
         else:
             found[part] = _joined([value[part] for value in values])
     return found
-
-
-def _cut(answer: Answer | str) -> float:
-    if isinstance(answer, Answer):
-        return answer.cut
-    return 1.0 if answer == NO_TOKEN else float("nan")
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:

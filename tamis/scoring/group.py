@@ -13,6 +13,7 @@ import pyarrow as pa
 from tamis import samples
 from tamis.language import load
 from tamis.language.forward import Engine
+from tamis.language.network import Part
 from tamis.scoring import answers
 from tamis.scoring.base import Advance, Columns, PassScorer, RowScorer, Scorer
 
@@ -76,14 +77,15 @@ class PassGroup:
 
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> dict[str, Columns]:
         """See `Group`."""
-        rows = zip(
+        alone = any("answer" in s.renderings for s in self._scorers.values())
+        parts: frozenset[Part] = frozenset().union(*(s.parts for s in self._scorers.values()))
+        prepared = answers.prepare(
+            self.engine,
             samples.decode_messages(batch.column("messages")),
             samples.decode_tools(batch.column("tools")),
-            strict=True,
+            alone=alone,
         )
-        alone = any("answer" in s.renderings for s in self._scorers.values())
-        parts = frozenset().union(*(s.parts for s in self._scorers.values()))
-        found = answers.score(self.engine, list(rows), parts=parts, alone=alone, advance=advance)
+        found = answers.score(self.engine, prepared, parts, alone=alone, advance=advance)
         self._nll += float(np.sum(-found.parts["logprob"]))
         self._tokens += len(found.row)
         return {name: scorer.reduce(found) for name, scorer in self._scorers.items()}

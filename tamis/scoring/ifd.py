@@ -51,7 +51,7 @@ class Ifd(AnswerSignal):
         count = np.maximum(tokens, 1)
         cond, alone = answers.nll() / count, answers.nll("answer") / count
         columns = ratios(cond, alone, compat=self.compat)
-        reason = answers.reason.copy()
+        reason = answers.facts["reason"].copy()
         reason[(tokens > 0) & (alone == 0)] = ZERO_ALONE
         return {
             **columns,

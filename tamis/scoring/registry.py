@@ -29,6 +29,7 @@ _SCORERS = {
     "el2n": ("tamis.scoring.el2n", "El2n"),
     "token_scores": ("tamis.scoring.token_scores", "TokenScores"),
     "hidden": ("tamis.scoring.hidden", "Hidden"),
+    "gradient": ("tamis.scoring.gradient", "Gradient"),
     "tags": ("tamis.scoring.labels.tags", "Tags"),
     "metadata": ("tamis.scoring.labels.metadata", "Metadata"),
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
