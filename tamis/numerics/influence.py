@@ -19,8 +19,17 @@ Rows = NDArray[np.int64]
 class Surrogate(Protocol):
     """A model of one block of d numbers in all, by its losses on n rows."""
 
+    @property
+    def rows(self) -> int:
+        """n."""
+        ...
+
     def gradient(self) -> F64:
         """Of the mean loss, (d,)."""
+        ...
+
+    def trace(self) -> float:
+        """Of the Hessian of the mean loss: the sum of its eigenvalues."""
         ...
 
     def product(self, h: F64, rows: Rows | None = None) -> F64:
@@ -44,6 +53,18 @@ class SoftmaxRegression:
     x: NDArray[np.floating]
     y: NDArray[np.integer]
     w: F64
+
+    @property
+    def rows(self) -> int:
+        """See `Surrogate`."""
+        return len(self.x)
+
+    def trace(self) -> float:
+        """See `Surrogate`."""
+        total = 0.0
+        for _, x, p in self._blocks():
+            total += float(((x * x).sum(axis=1) * (p * (1 - p)).sum(axis=1)).sum())
+        return total / len(self.x)
 
     def gradient(self) -> F64:
         """See `Surrogate`."""
@@ -94,6 +115,15 @@ class Gradients:
     to be their second moment, the empirical Fisher matrix."""
 
     g: NDArray[np.floating]
+
+    @property
+    def rows(self) -> int:
+        """See `Surrogate`."""
+        return len(self.g)
+
+    def trace(self) -> float:
+        """See `Surrogate`."""
+        return float(np.einsum("nd,nd->", self.g, self.g, dtype=np.float64)) / len(self.g)
 
     def gradient(self) -> F64:
         """See `Surrogate`."""

@@ -30,6 +30,7 @@ _SCORERS = {
     "token_scores": ("tamis.scoring.token_scores", "TokenScores"),
     "hidden": ("tamis.scoring.hidden", "Hidden"),
     "gradient": ("tamis.scoring.gradient", "Gradient"),
+    "influence": ("tamis.scoring.influence", "Influence"),
     "tags": ("tamis.scoring.labels.tags", "Tags"),
     "metadata": ("tamis.scoring.labels.metadata", "Metadata"),
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
