@@ -81,7 +81,7 @@ class Mig:
 
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """Rows in greedy order; the curve `information` is E after each pick, less E of none."""
-        k = checks.budget(k, pool.n)
+        k, truncated = checks.budget(k, pool.n), int(k) >= pool.n
         score = self._score(pool)
         given, names = checks.labels(pool, self.labels)
         given, names, empty = _without_empty(given, names)
@@ -94,21 +94,28 @@ class Mig:
             graph, Phi(self.phi, self.exponent, self.offset, self.rate), self.alpha
         )
         index, gain = information.order(labels, weight, k, exact=self.gain == "exact")
-        curve = np.asarray(information.curve)
+        curve = information.curve
         if self.unlabelled == "drop":
             kept = ~bare[index]
             index, gain, curve = index[kept], gain[kept], curve[kept]
         reason = checks.reasons(pool.n, "below_cut", index)
         reason[bare & (reason != "selected")] = "no_label"
         degrees = graph.degrees
+        most = int(degrees.max(initial=0))
         facts: dict[str, float | int | str] = {
             "labels": len(names),
             "unlabelled": int(bare.sum()),
             "empty_labels": empty,
             "threshold": graph.threshold,
             "mean_degree": float(degrees.mean()) if len(degrees) else 0.0,
-            "max_degree": int(degrees.max(initial=0)),
+            "max_degree": most,
+            "truncated": int(truncated),
         }
+        if 10 * most > len(names) >= 10:
+            facts["warning"] = (
+                f"one label has {most} neighbours of {len(names)} labels: "
+                "raise the threshold, or topics run into each other"
+            )
         return Selection(index, gain, facts, {"information": curve}, {"reason": reason})
 
     def _score(self, pool: Pool) -> F64:

@@ -342,6 +342,27 @@ def test_refuses_nonsense():
             Mig(**wrong)
 
 
+def test_weights_equal_but_for_rounding_tie():
+    """0.3 / 3 is less than 0.1 by one bit: the same weight, so the lowest row comes first."""
+    tags = np.empty(4, dtype=object)
+    tags[:] = [["a", "a", "a"], ["a"], ["b"], ["b", "b", "b"]]
+    assert 0.3 / 3 < 0.1
+    for score, want in (([0.3, 0.1, 0, 0], [0, 1]), ([0, 0, 0.1, 0.3], [2, 3])):
+        pool = Pool(4, {"t": tags, "s": np.array(score)})
+        method = Mig(labels="t", score="s", threshold=None, per_label=True)
+        assert method.select(pool, 2, rng=rng()).index.tolist() == want
+
+
+def test_facts_tell_of_a_crowded_graph_and_of_a_budget_beyond_the_pool():
+    near = np.ones((12, 3)) + 0.01 * rng().normal(size=(12, 3))
+    tags = np.array([str(i) for i in range(12)], dtype=object)
+    found = Mig(labels="t", score="s").select(pool_of(tags, np.ones(12), near), 12, rng=rng())
+    assert found.facts["max_degree"] == 11 and "11 neighbours of 12" in found.facts["warning"]
+    assert found.facts["truncated"] == 1 and len(found.index) == 12
+    far = Mig(labels="t", score="s").select(pool_of(tags, np.ones(12), np.eye(12)), 11, rng=rng())
+    assert "warning" not in far.facts and far.facts["truncated"] == 0
+
+
 @pytest.mark.parametrize("window", [1, 3, 50])
 def test_the_window_does_not_matter(window, monkeypatch):
     r = rng(6)
@@ -352,6 +373,7 @@ def test_the_window_does_not_matter(window, monkeypatch):
         pool = pool_of(ragged, score, r.normal(size=(25, 3)))
         whole = Mig(labels="t", score="s", threshold=0.8).select(pool, 400, rng=rng())
         with monkeypatch.context() as patch:
-            patch.setattr("tamis.numerics.information._WINDOW", window)
+            patch.setattr("tamis.numerics.gradient_information._WINDOW", window)
+            patch.setattr("tamis.numerics.gradient_information._FIELD", 2 * window)
             parts = Mig(labels="t", score="s", threshold=0.8).select(pool, 400, rng=rng())
         assert parts.index.tolist() == whole.index.tolist()
