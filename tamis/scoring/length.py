@@ -19,7 +19,7 @@ UNSPACED = (
     "\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:['’\-][^\W{UNSPACED}]+)*")
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:['’\-][^\W{UNSPACED}]+)*")
 
 
 def words(value: str) -> int:
@@ -28,7 +28,7 @@ def words(value: str) -> int:
     A Chinese or Japanese character counts as a word. Korean, which has spaces, does not differ from
     English. O(characters).
     """
-    return sum(1 for _ in _WORD.finditer(value))
+    return sum(1 for _ in WORD.finditer(value))
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ _SCORERS = {
     "duplicates_semantic": ("tamis.scoring.duplicates.semantic", "DuplicatesSemantic"),
     "contamination": ("tamis.scoring.contamination.ngrams", "Contamination"),
     "contamination_semantic": ("tamis.scoring.contamination.semantic", "ContaminationSemantic"),
+    "heuristics": ("tamis.scoring.text.heuristics", "Heuristics"),
 }
 # Fields of a scorer that are not options of the recipe.
 _GIVEN = ("model", "device")
