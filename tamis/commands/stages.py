@@ -168,6 +168,7 @@ def select(
 ) -> None:
     """Pick a subset under a budget."""
     from tamis.errors import RecipeError
+    from tamis.pipelines import mixture
 
     if recipe is None and method is None:
         raise RecipeError("tamis select needs --method or --recipe; tamis methods lists them")
@@ -197,8 +198,8 @@ def select(
     for subset, values in facts.items():
         groups = values.pop("mixture", [])
         common.table(subset, [{"fact": k, "value": v} for k, v in values.items()])
-        if groups:
-            common.table(f"{subset}: the groups", groups)
+        for line in mixture.lines(groups):
+            typer.echo(line)
 
 
 def schedule(

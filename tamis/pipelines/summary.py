@@ -50,9 +50,13 @@ def _selected(summary: Summary) -> list[str]:
     for subset, f in summary.facts("select").items():
         tokens = f", {f['total_tokens']:,} tokens" if "total_tokens" in f else ""
         out.append(f"{subset}: {f['method']} kept {f['kept']:,} of {f['pool']:,} rows{tokens}")
-        if "licences_refused" in f:
-            refused = ", ".join(f"{n:,} {name}" for name, n in f["licences_refused"].items())
-            out.append(f"  licence not allowed: {refused}")
+        for title, counts in (
+            ("not eligible", f["dropped"]),
+            ("licence not allowed", f.get("licences_refused", {})),
+        ):
+            if counts:
+                told = ", ".join(f"{n:,} {name}" for name, n in counts.items())
+                out.append(f"  {title}: {told}")
         out += [f"  {line}" for line in mixture.lines(f.get("mixture", []))]
     return out
 

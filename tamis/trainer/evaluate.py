@@ -68,6 +68,7 @@ def evaluate(
     device: str,
     progress: Progress,
     title: str = "evaluate",
+    count_ends: bool = True,
 ) -> pa.Table:
     """Evaluate a model on rows (`id`, `group`, `messages`, `tools`; messages as in
     `tamis.samples`); returns one row each, `ROWS`, in their order.
@@ -78,21 +79,24 @@ def evaluate(
     tokens (0: none is made); `match` tells whether it equals that turn up to case and white space,
     and is null where that turn has no text. A row that cannot be rendered or has no trained token
     left has the `reason`, 0 tokens, and counts as no match. Dropout is off, nothing is weighted.
+    Without `count_ends` the tokens that end a turn are not among those of `nll_sum`.
     """
     tokenizer, limit = load_tokenizer(model), max_length(model)
     room = max(1, limit - max_new_tokens)
+    lm = load_model(model, device)
+    stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
+    unscored = [] if count_ends else stops
     prepared = [
-        _prepare(messages, tools, tokenizer, model.prompt_style, limit, room)
+        _prepare(messages, tools, tokenizer, model.prompt_style, limit, room, unscored)
         for messages, tools in zip(
             decode_messages(rows["messages"]), decode_tools(rows["tools"]), strict=True
         )
     ]
     asked = [i for i, r in enumerate(prepared) if r.answer is not None and r.prompt]
     asked = asked if max_new_tokens > 0 else []
-    lm = load_model(model, device)
     with progress(title, len(prepared) + len(asked)) as advance:
         written, stopped = _generate(
-            lm, tokenizer, model, prepared, asked, min(max_new_tokens, limit - 1), advance
+            lm, tokenizer, stops, prepared, asked, min(max_new_tokens, limit - 1), advance
         )
         lm.forward = terms_forward(lm, vocabulary(model))
         sums = _sums(lm, prepared, device, advance)
@@ -160,6 +164,7 @@ def _prepare(
     prompt_style: str,
     limit: int,
     room: int,
+    unscored: Sequence[int],
 ) -> _Row:
     last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=-1)
     text = messages[last].get("content") if last >= 0 else None
@@ -176,6 +181,7 @@ def _prepare(
     ids = np.array(rendered.ids, dtype=np.int64)
     labels = np.where(rendered.labelled, ids, -100)
     labels[:1] = -100
+    labels[np.isin(ids, unscored)] = -100
     reason = None if (labels != -100).any() else NO_TOKEN
     # What is nearest to the answer says most about it.
     return _Row(ids, labels, before[-room:], answer, reason)
@@ -184,14 +190,13 @@ def _prepare(
 def _generate(
     lm: Any,
     tokenizer: Any,
-    model: Model,
+    stops: Sequence[int],
     rows: Sequence[_Row],
     asked: Sequence[int],
     max_new_tokens: int,
     advance: Callable[[int], None],
 ) -> tuple[dict[int, str], dict[int, bool]]:
     """The greedy answers of the asked rows by row, and whether each came to its end by itself."""
-    stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
     made = greedy(
         lm,
         [rows[i].prompt for i in asked],

@@ -28,15 +28,15 @@ def answer_gap(
     each: `id`, `score` = `gold` - `own`, the text `generated`, `reason`.
 
     `gold` is the mean -log p of the tokens of the row's last answer, `own` that of the model's
-    greedy answer to the same prompt, both with the token that ends the turn; what stands before is
-    not scored. So `score` is log PPL(gold) - log PPL(own), above 0 where the model prefers its own
-    words. An answer that reaches `max_new_tokens` counts as if it ended there. A row without an
-    answer in text, or whose own answer is empty, has no score and a reason.
+    greedy answer to the same prompt. What stands before is not scored, nor the token that ends the
+    turn, which an answer that reaches `max_new_tokens` does not have. So `score` is log PPL(gold) -
+    log PPL(own), above 0 where the model prefers its own words. A row without an answer in text,
+    or whose own answer is empty, has no score and a reason.
 
     Source: Yu et al., "Diversify and Conquer", 2024 (arXiv 2409.11378), equation 7, which does not
     say whether the prompt counts.
     """
-    given: dict[str, Any] = {"device": device, "progress": progress}
+    given: dict[str, Any] = {"device": device, "progress": progress, "count_ends": False}
     conversations = [_until_answer(m) for m in decode_messages(rows["messages"])]
     asked = _table(rows, conversations)
     gold = evaluate(asked, model, max_new_tokens=max_new_tokens, title=title, **given)

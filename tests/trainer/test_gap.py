@@ -26,14 +26,15 @@ def run(rows: pa.Table, model: Model, progress: Any) -> pa.Table:
 
 
 def mean_nll(lm: Any, tokenizer: Any, messages: Any) -> float:
-    """Mean -log p of the last turn of a rendered row, from whole logits."""
+    """Mean -log p of the text of the last turn of a rendered row, from whole logits."""
     import torch
 
     before = len(prompt(messages[:-1], None, tokenizer, prompt_style="chat"))
     row = render(messages, None, tokenizer, prompt_style="chat")
     with torch.inference_mode():
         logits = lm(input_ids=torch.tensor([row.ids])).logits[0].double()
-    at = [j for j, on in enumerate(row.labelled) if on and j >= before]
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    at = [j for j, on in enumerate(row.labelled) if on and j >= before and row.ids[j] != end]
     log_p = torch.log_softmax(logits, dim=-1)
     return -float(np.mean([log_p[j - 1, row.ids[j]] for j in at]))
 
