@@ -16,21 +16,26 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Precision = Literal["float64", "float32"]
 
-# A kernel of up to this many bytes is stored; beyond, costs are computed again in blocks.
+# A kernel of up to this many bytes is stored; beyond, it is computed again in blocks.
 KERNEL_BYTES = 1_000_000_000
-_BLOCK_CELLS = 8_000_000
+# Cells of one block: what a core's cache holds, and what keeps a GPU busy.
+_BLOCK_CELLS = {"cpu": 1_000_000, "cuda": 64_000_000}
 # Regularisation weaker than this share of the median cost is approached by halves.
 _ANNEAL = 0.02
-# Scalings above exp(20) are taken into the potentials before the kernel loses digits.
-_ABSORB = 20.0
+# Kernels and scalings stay within exp of this: beyond, rows of a kernel are divided by their
+# largest entry, and scalings are taken into the potentials.
+_ABSORB = {"float64": 200.0, "float32": 20.0}
+# How fast the error falls is looked at every so many iterations, and the most over-relaxation.
+_LOOK = 5
+_BOLD = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Potentials:
     """Dual potentials f (m,) and g (n,): P_ij = exp((f_i + g_j - C_ij) / epsilon).
 
-    `error` is the L1 error of the target's marginal, `cost` is <C, P>, `converged` whether the
-    error reached the tolerance.
+    g is exact for f. `error` is the L1 error of both marginals in the last iteration, `cost` is
+    <C, P>, `converged` whether the error reached the tolerance.
     """
 
     f: F64
@@ -55,18 +60,21 @@ def solve(
     *,
     tolerance: float = 1e-3,
     iterations: int = 2000,
-    momentum: float = 1.3,
+    momentum: float | None = None,
     precision: Precision = "float64",
     device: str = "auto",
     kernel_bytes: int = KERNEL_BYTES,
 ) -> Potentials:
-    """Sinkhorn in the log domain for squared Euclidean cost and uniform weights.
+    """Sinkhorn for squared Euclidean cost and uniform weights, with log potentials.
 
-    `target` (m, d), `candidates` (n, d). A small `epsilon` is approached by halves; updates are
-    over-relaxed by `momentum`, which is given up when the error keeps rising. Time O(n m d) an
-    iteration in blocks with O(n + m) memory; when the kernel fits into `kernel_bytes`, it is
-    stored and an iteration is two matrix-vector products. Costs are those of the centred points,
-    which is the same and cancels less.
+    `target` (m, d), `candidates` (n, d). A small `epsilon` is approached by halves. Both
+    potentials are over-relaxed by `momentum`; None takes it from how fast the error falls
+    (Lehmann et al. 2022, arXiv 2012.12562). Costs are those of the centred points, which is the
+    same and cancels less.
+
+    A kernel that fits into `kernel_bytes` is stored, with the potentials it was made at taken
+    in, so that it does not underflow; an iteration reads it once. Otherwise its blocks are made
+    again: O(n m d) an iteration and O(n + m) memory. Both are the same arithmetic.
 
     Raises `DataError` for empty sets and an epsilon that is not above 0.
     """
@@ -82,149 +90,141 @@ def solve(
         schedule.append(schedule[-1] * 2)
     done, error = 0, math.inf
     for step in reversed(schedule):
-        last = step == epsilon
-        error, used = problem.run(
-            step, tolerance if last else max(tolerance, 0.05), iterations - done, momentum
-        )
+        enough = tolerance if step == epsilon else max(tolerance, 0.05)
+        error, used = problem.run(step, enough, max(1, iterations - done), momentum)
         done += used
-    g, cost = problem.finish(epsilon)
-    return Potentials(problem.potential(), g, cost, error, done, error <= tolerance)
+    g, cost = problem.finish()
+    f: F64 = problem.f.cpu().numpy()
+    return Potentials(f, g.cpu().numpy(), cost, error, done, error <= tolerance)
 
 
 class _Problem:
-    """Points on the device, the potential of the target, and the pass that improves it."""
+    """Points on the device, the potentials f and g, and the sweep that improves both.
+
+    Row j of the kernel is exp((f0_i + base_j - C_ij) / epsilon) over targets i, where base_j keeps
+    it in the range of floats:
+    P_ij = exp((f_i - f0_i) / epsilon) K_ji exp((g_j - base_j) / epsilon).
+    """
 
     def __init__(
         self, target: F32, candidates: F32, precision: Precision, device: str, kernel_bytes: int
     ) -> None:
         import torch
 
-        self.torch = torch
+        self.torch, self.absorb = torch, _ABSORB[precision]
         self.kind = torch.float64 if precision == "float64" else torch.float32
         centre = candidates.mean(axis=0, dtype=np.float64)
-        self.y = self._points(target - centre, device)
-        self.x = self._points(candidates - centre, device)
-        self.f = torch.zeros(len(self.y), dtype=torch.float64, device=device)
-        self.y_square = (self.y * self.y).sum(1)
-        self.log_a, self.log_b = -math.log(len(self.y)), -math.log(len(self.x))
-        self.stored = len(self.x) * len(self.y) * self.y.element_size() <= kernel_bytes
-        self.block = max(1, _BLOCK_CELLS // len(self.y))
-        self.kernel: _Kernel | None = None
+        self.y, self.x = (self._points(v, centre, device) for v in (target, candidates))
+        self.y_square, self.x_square = (
+            torch.einsum("ij,ij->i", v, v).double() for v in (self.y, self.x)
+        )
+        self.largest = 2 * math.sqrt(float(self.y_square.max()) * float(self.x_square.max()))
+        n, m = len(self.x), len(self.y)
+        self.log_a, self.log_b = -math.log(m), -math.log(n)
+        step = max(1, _BLOCK_CELLS[device] // m)
+        self.blocks = [slice(start, start + step) for start in range(0, n, step)]
+        stored = n * m * self.y.element_size() <= kernel_bytes
+        self.kernel = torch.empty((n, m), dtype=self.kind, device=device) if stored else None
+        self.base = torch.empty(n, dtype=torch.float64, device=device)
+        self.f, self.g = self._nearest(), self.base.clone()
+        self.f0: Any = None
+        self.epsilon = 0.0
 
-    def _points(self, x: F64, device: str) -> Any:
-        return self.torch.from_numpy(np.ascontiguousarray(x)).to(device=device, dtype=self.kind)
+    def _points(self, x: F32, centre: F64, device: str) -> Any:
+        torch = self.torch
+        wide = torch.tensor(x, dtype=torch.float64, device=device)
+        return wide.sub_(torch.tensor(centre, device=device)).to(self.kind)
 
-    def costs(self, start: int) -> Any:
-        """Squared distances of one block of candidates to all targets."""
-        part = self.x[start : start + self.block]
-        cost = self.torch.addmm(self.y_square, part, self.y.T, alpha=-2)
-        return cost.add_((part * part).sum(1)[:, None]).clamp_(min=0)
+    def _nearest(self) -> Any:
+        """Least cost of each target over some candidates: an f with which no column vanishes."""
+        some = slice(None, None, max(1, len(self.x) // 500))
+        half = self.x_square[some, None] - 2 * (self.x[some] @ self.y.T).double()
+        return (half + self.y_square).min(0).values
 
     def run(
-        self, epsilon: float, tolerance: float, most: int, momentum: float
+        self, epsilon: float, tolerance: float, most: int, momentum: float | None
     ) -> tuple[float, int]:
         """Iterate at one epsilon until the marginal error is below the tolerance."""
-        error, rising, step = math.inf, 0, 0
-        self.kernel = None
-        while step < max(1, most):
-            if self.stored and (self.kernel is None or self.kernel.far()):
-                self.kernel = None  # the old one is freed before the new one is made
-                self.kernel = _Kernel(self, epsilon)
-            new = self.kernel.update() if self.kernel else self._pass(epsilon)[0]
-            before, error = error, float(self._error(new, epsilon))
-            step += 1
-            if error <= tolerance:
+        self.epsilon, self.f0 = epsilon, None
+        omega, rising, errors = momentum or 1.0, 0, [math.inf]
+        while len(errors) <= most:
+            # The first g is the exact one: there is none of this epsilon to relax.
+            errors.append(self._sweep(omega if len(errors) > 1 else 1.0))
+            if errors[-1] <= tolerance:
                 break
-            rising = rising + 1 if error > before else 0
+            rising = 0 if errors[-1] < errors[-2] else rising + 1
             if rising >= 20:
-                momentum = 1.0
-            self.f = (1 - momentum) * self.f + momentum * new
-        return error, step
+                omega = momentum = 1.0
+            elif momentum is None and len(errors) % _LOOK == 1:
+                omega = _relaxation(omega, (errors[-1] / errors[1 - _LOOK]) ** (1 / (_LOOK - 2)))
+        return errors[-1], len(errors) - 1
 
-    def _error(self, new: Any, epsilon: float) -> Any:
-        """L1 error of the target's marginal at the present f, from the f that would mend it."""
-        return self.torch.expm1((self.f - new) / epsilon).abs().mean()
+    def _sweep(self, omega: float) -> float:
+        """Improve g, then f; the L1 error of both marginals in between."""
+        torch, epsilon = self.torch, self.epsilon
+        u = self._scaling()
+        column = torch.zeros_like(self.f)
+        off = torch.zeros((), dtype=torch.float64, device=self.f.device)
+        for at in self.blocks:
+            kernel, base = self._rows(at), self.base[at]
+            exact = base + epsilon * (self.log_b - (kernel @ u).double().log())
+            relaxed = exact + (1 - omega) * (self.g[at] - exact) if omega != 1 else exact
+            off += torch.expm1((relaxed - exact) / epsilon).abs().sum()
+            self.g[at] = relaxed
+            column += ((relaxed - base) / epsilon).exp().to(self.kind) @ kernel
+        exact = self.f0 + epsilon * (self.log_a - column.clamp_(min=1e-300).log())
+        error = torch.expm1((self.f - exact) / epsilon).abs().mean() + off / len(self.x)
+        self.f = exact + (1 - omega) * (self.f - exact)
+        return float(error)
 
-    def _pass(self, epsilon: float) -> tuple[Any, Any, float]:
-        """One fused pass over the candidates: (next f, g, <C, P> at the present f)."""
-        torch = self.torch
-        top = torch.full_like(self.f, -math.inf)
-        total = torch.zeros_like(self.f)
-        g = torch.empty(len(self.x), dtype=torch.float64, device=self.f.device)
-        spent = 0.0
-        f = self.f.to(self.kind)
-        for start in range(0, len(self.x), self.block):
-            cost = self.costs(start)
-            inner = (f - cost) / epsilon
-            here = epsilon * (self.log_b - torch.logsumexp(inner, 1).double())
-            g[start : start + self.block] = here
-            # log P, then online log-sum-exp over the candidates for each target.
-            inner += (here / epsilon).to(self.kind)[:, None]
-            best = torch.maximum(top, inner.max(0).values.double())
-            plan = (inner - best.to(self.kind)).exp_()
-            total = total * (top - best).exp() + plan.sum(0, dtype=torch.float64)
-            top = best
-            spent += float((inner.exp_() * cost).sum(dtype=torch.float64))
-        new = self.f + epsilon * (self.log_a - (top + total.log()))
-        return new, g, spent
+    def _scaling(self) -> Any:
+        """exp((f - f0) / epsilon), after the kernel was made anew where that is due."""
+        if self.kernel is None:
+            self.f0 = self.f
+        elif self.f0 is None or float((self.f - self.f0).abs().max()) > self.absorb * self.epsilon:
+            self.f0 = self.f
+            for at in self.blocks:
+                self._make(at, self.kernel[at])
+        return ((self.f - self.f0) / self.epsilon).exp().to(self.kind)
 
-    def finish(self, epsilon: float) -> tuple[F64, float]:
-        """g of the final f, and <C, P>."""
-        if self.kernel and not self.kernel.far():
-            g, cost = self.kernel.finish()
-        else:
-            _, g, cost = self._pass(epsilon)
-        values: F64 = g.cpu().numpy()
-        return values, cost
+    def _rows(self, at: slice) -> Any:
+        """The kernel of some candidates: the stored one, or made now."""
+        return self._make(at, None) if self.kernel is None else self.kernel[at]
 
-    def potential(self) -> F64:
-        """f."""
-        values: F64 = self.f.cpu().numpy()
-        return values
-
-
-class _Kernel:
-    """exp((f + g - C) / epsilon) at some potentials; later ones are scalings of its sides."""
-
-    def __init__(self, problem: _Problem, epsilon: float) -> None:
-        torch = problem.torch
-        self.problem, self.epsilon, self.start = problem, epsilon, problem.f.clone()
-        n, m = len(problem.x), len(problem.y)
-        self.matrix = torch.empty((n, m), dtype=problem.kind, device=problem.f.device)
-        self.g = torch.empty(n, dtype=torch.float64, device=problem.f.device)
-        f = self.start.to(problem.kind)
-        for at in range(0, n, problem.block):
-            inner = (f - problem.costs(at)).div_(epsilon)
-            top = inner.max(1, keepdim=True).values
-            inner.sub_(top).exp_()
-            total = inner.sum(1, keepdim=True)
-            # Each row sums to 1 / n, which is the g that belongs to this f.
-            torch.div(inner, total * n, out=self.matrix[at : at + problem.block])
-            lse = top.double() + total.double().log()
-            self.g[at : at + problem.block] = epsilon * (problem.log_b - lse[:, 0])
-
-    def _scalings(self) -> tuple[Any, Any]:
-        """Of the columns for the present f, and of the rows for the g that belongs to it."""
-        problem = self.problem
-        u = ((problem.f - self.start) / self.epsilon).exp().to(problem.kind)
-        return u, math.exp(problem.log_b) / (self.matrix @ u)
-
-    def update(self) -> Any:
-        """The f that mends the target's marginal at the g that belongs to the present f."""
-        _, v = self._scalings()
-        return self.start + self.epsilon * (self.problem.log_a - (self.matrix.T @ v).double().log())
+    def _make(self, at: slice, out: Any) -> Any:
+        bias = (self.f0 - self.y_square) / self.epsilon
+        scale = 2 / self.epsilon
+        inner = self.torch.addmm(bias.to(self.kind), self.x[at], self.y.T, alpha=scale, out=out)
+        self.base[at] = self.x_square[at]
+        if float(bias.abs().max()) + self.largest / self.epsilon > self.absorb:
+            top = inner.amax(1, keepdim=True)
+            self.base[at] -= self.epsilon * top[:, 0].double()
+            inner.sub_(top)
+        return inner.exp_()
 
     def finish(self) -> tuple[Any, float]:
-        """g and <C, P> at the present f."""
-        u, v = self._scalings()
+        """The g that is exact for the final f, and <C, P>."""
+        u = self._scaling()
+        shifted = (u.double() * self.f0).to(self.kind)
         spent = 0.0
-        for at in range(0, len(v), self.problem.block):
-            here = slice(at, at + self.problem.block)
-            weighted = self.problem.costs(at).mul_(self.matrix[here]) @ u
-            spent += float((weighted * v[here]).sum(dtype=self.problem.torch.float64))
-        return self.g + self.epsilon * v.double().log(), spent
+        for at in self.blocks:
+            kernel, base = self._rows(at), self.base[at]
+            total = (kernel @ u).double()
+            # C = f0 + base - epsilon log K where K is above 0; elsewhere nothing is moved.
+            logs = self.torch.special.xlogy(kernel, kernel) @ u
+            paid = (kernel @ shifted).double() + base * total - self.epsilon * logs.double()
+            spent += float((paid / total).sum()) / len(self.x)
+            self.g[at] = base + self.epsilon * (self.log_b - total.log())
+        return self.g, spent
 
-    def far(self) -> bool:
-        """Whether the scalings have grown so large that the kernel must be made anew."""
-        gap = (self.problem.f - self.start).abs().max() / self.epsilon
-        return float(gap) > _ABSORB
+
+def _relaxation(omega: float, rate: float) -> float:
+    """A better over-relaxation, from the rate at which the error falls with the present one."""
+    if rate >= 1:
+        return 1 + 0.9 * (omega - 1)
+    if rate <= omega - 1:
+        return omega  # this rate is what too much of it gives
+    plain = (rate + omega - 1) ** 2 / (rate * omega**2)
+    best = 2 / (1 + math.sqrt(max(0.0, 1 - plain)))
+    # Errors swing once there is too much: a single look must not lead far.
+    return min(best, omega + _BOLD * (2 - omega))
