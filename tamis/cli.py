@@ -28,6 +28,7 @@ for command in (
     stages.select,
     training.export,
     training.tune,
+    training.train_scorer,
     training.evaluate,
     stages.schedule,
     look.sql,

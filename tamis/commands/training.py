@@ -1,4 +1,4 @@
-"""The commands that use a subset: export, tune, evaluate."""
+"""The commands that use a subset, and the one that trains a scorer."""
 
 from __future__ import annotations
 
@@ -133,6 +133,53 @@ def evaluate(
         loaded = common.recipe_or_flags(None, setting, content)
         told = {"model": evaluate_model(common.context(loaded, store))}
     _print_figures(told, as_json)
+
+
+def train_scorer(
+    data: Annotated[
+        list[str], typer.Option(help="Rows with instruction, output and score (1-6) or rank.")
+    ],
+    model: ModelOption = None,
+    prompt_style: StyleOption = None,
+    axis: Annotated[str, typer.Option(help="complexity or quality: what the scores say.")] = (
+        "quality"
+    ),
+    template: Annotated[
+        str | None, typer.Option(help="Text with {instruction} and {response} before the digit.")
+    ] = None,
+    heldout: Annotated[
+        float, typer.Option(min=1, max=50, help="Percent of the groups to test on.")
+    ] = 20.0,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Of the recipe's tune block: epochs=6, lora_rank=8...")
+    ] = None,
+    seed: SeedOption = 0,
+    store: StoreOption = None,
+    setting: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on your rankings to score rows with `evol`; prints where it lies."""
+    from tamis.errors import RecipeError
+    from tamis.pipelines import train_scorer as training
+    from tamis.scoring import evol
+
+    defaults = {"complexity": evol.COMPLEXITY, "quality": evol.QUALITY}
+    if axis not in defaults:
+        raise RecipeError(f"--axis {axis}: expected complexity or quality")
+    if not (model and prompt_style):
+        raise RecipeError("tamis train-scorer needs --model and --prompt-style")
+    content = {
+        "name": "train_scorer",
+        "seed": seed,
+        "sources": {"rankings": {"path": data}},
+        "models": common.models(model, prompt_style, "float32"),
+        "tune": {"model": "lm", **common.options(option)},
+    }
+    loaded = common.recipe_or_flags(None, setting, content)
+    artifact, _ = training.train_scorer(
+        common.context(loaded, store), data, axis, template or defaults[axis], heldout
+    )
+    _print({"model": str(artifact.path / "model"), **artifact.facts}, as_json)
 
 
 def _print(told: dict[str, Any], as_json: bool) -> None:

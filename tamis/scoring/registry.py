@@ -36,6 +36,7 @@ _SCORERS = {
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
     "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),
     "keywords": ("tamis.scoring.labels.keywords", "Keywords"),
+    "evol": ("tamis.scoring.evol", "Evol"),
     "rank": ("tamis.scoring.transforms.rank", "Rank"),
     "robust_z": ("tamis.scoring.transforms.robust_z", "RobustZ"),
     "combine": ("tamis.scoring.transforms.combine", "Combine"),

@@ -35,7 +35,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 def tune(
-    rows: pa.Table,
+    rows: pa.Table | Examples,
     model: Model,
     options: Tune,
     *,
@@ -47,6 +47,8 @@ def tune(
     title: str = "tune",
 ) -> dict[str, Any]:
     """Train `model` on `rows` (`row_id`, `messages`, `tools`, `weight`) and return the report.
+
+    Examples that are tokens already are trained on as they are.
 
     Writes `folder/model` (adapter or full weights as safetensors, tokenizer with chat template,
     generation config) and, last, `folder/train_report.json`. Checkpoints lie in
@@ -97,15 +99,20 @@ class _Job:
     identity: str
 
 
-def _job(rows: pa.Table, model: Model, options: Tune, seed: int, device: str, folder: Path) -> _Job:
+def _job(
+    rows: pa.Table | Examples, model: Model, options: Tune, seed: int, device: str, folder: Path
+) -> _Job:
     tokenizer = load_tokenizer(model)
     limit = min(options.max_length or max_length(model), max_length(model))
-    examples = prepare(
-        rows.sort_by("row_id"),  # so that the order of files and shards does not count
-        tokenizer,
-        prompt_style=model.prompt_style,
-        max_length=limit,
-    )
+    if isinstance(rows, Examples):
+        examples = rows
+    else:
+        examples = prepare(
+            rows.sort_by("row_id"),  # so that the order of files and shards does not count
+            tokenizer,
+            prompt_style=model.prompt_style,
+            max_length=limit,
+        )
     groups = steps(
         len(examples),
         epochs=options.epochs,
