@@ -199,6 +199,21 @@ class Evaluate(_Strict):
     command: str | None = Field(None, description="own evaluator; {model} and {out} are replaced")
 
 
+class Engine(_Strict):
+    """Where rows are scored. It changes no value and no id."""
+
+    name: Literal["local", "ray"] = Field(
+        "local", description="this machine, or the Ray cluster that RAY_ADDRESS names"
+    )
+    workers: int = Field(1, ge=1, description="processes or actors, each with the models loaded")
+    gpus: int = Field(0, ge=0, description="so many workers, each with a GPU of its own")
+
+    @property
+    def count(self) -> int:
+        """How many workers there are."""
+        return self.gpus or self.workers
+
+
 class Recipe(_Strict):
     """The whole recipe. Only `sources` is needed; a stage runs if its block is there."""
 
@@ -206,6 +221,7 @@ class Recipe(_Strict):
     seed: int = 0
     store: str = "tamis-store"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Engine = Engine(name="local", workers=1, gpus=0)
     sources: dict[Name, Source] = Field(min_length=1)
     models: dict[Name, Model] = Field(default_factory=dict)
     tuned: dict[Name, Tuned] = Field(default_factory=dict)

@@ -40,6 +40,16 @@ OptionsOption = Annotated[
     list[str] | None, typer.Option("--option", help="Option of the method: name=value.")
 ]
 
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="local, or ray: where rows are scored.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Processes or Ray actors that score.")
+]
+GpusOption = Annotated[
+    int | None, typer.Option("--gpus", help="So many workers, each with a GPU of its own.")
+]
+
 DEFAULT_STORE = "tamis-store"
 
 
@@ -120,19 +130,42 @@ def models(model: str | None, prompt_style: str | None, dtype: str) -> dict[str,
     return {"lm": {**place, "prompt_style": prompt_style, "dtype": dtype}}
 
 
-def context(recipe: Recipe, store: str | None) -> Context:
+def context(recipe: Recipe, store: str | None, part: tuple[int, int] | None = None) -> Context:
     """The surroundings of a command: progress and lines on stderr."""
     from tamis import console
     from tamis.pipelines.run import context as make
 
-    return make(recipe, say=console.say, progress=console.progress, store=store)
+    return make(recipe, say=console.say, progress=console.progress, store=store, part=part)
 
 
-def run_until(recipe: Recipe, store: str | None, stage: str | None) -> Any:
+def run_until(
+    recipe: Recipe, store: str | None, stage: str | None, part: tuple[int, int] | None = None
+) -> Any:
     """Run the recipe up to a stage and return the summary."""
     from tamis.pipelines.run import run
 
-    return run(context(recipe, store), until=stage)
+    return run(context(recipe, store, part), until=stage)
+
+
+def engine_settings(engine: str | None, workers: int | None, gpus: int | None) -> list[str]:
+    """The flags that say where rows are scored, as settings of the recipe."""
+    given = {"engine.name": engine, "engine.workers": workers, "engine.gpus": gpus}
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """`2/8` as (2, 8)."""
+    import re
+
+    from tamis.errors import RecipeError
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    part = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part[0] <= part[1]:
+        raise RecipeError(f"--part {text!r}: expected I/N with 1 <= I <= N, such as 2/8")
+    return part
 
 
 def table(title: str, rows: list[Mapping[str, Any]]) -> None:

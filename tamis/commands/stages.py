@@ -8,6 +8,8 @@ import typer
 
 from tamis.commands import common
 from tamis.commands.common import (
+    EngineOption,
+    GpusOption,
     JsonOption,
     ModelOption,
     OptionsOption,
@@ -17,6 +19,7 @@ from tamis.commands.common import (
     SourceOption,
     StoreOption,
     StyleOption,
+    WorkersOption,
 )
 
 
@@ -26,13 +29,17 @@ def run(
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     setting: SetOption = None,
     prefect: Annotated[bool, typer.Option("--prefect", help="Run as a Prefect flow.")] = False,
+    engine: EngineOption = None,
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe; what the store holds already is reused."""
     from tamis import recipe as recipes
     from tamis.pipelines.summary import document, lines
 
-    loaded = recipes.load(recipe, setting or [])
+    where = common.engine_settings(engine, workers, gpus)
+    loaded = recipes.load(recipe, [*(setting or []), *where])
     if prefect:
         from tamis.flows.curate import curate
 
@@ -100,15 +107,22 @@ def score(
     store: StoreOption = None,
     recipe: RecipeOption = None,
     setting: SetOption = None,
+    engine: EngineOption = None,
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: only the shards of the I-th of N array jobs.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compute signals of every sample; only rows without a value cost anything."""
+    mine = common.part_of(part)
     loaded = common.recipe_or_flags(
         recipe,
-        setting,
+        [*(setting or []), *common.engine_settings(engine, workers, gpus)],
         {} if recipe else _score_flags(scorer, model, prompt_style, dtype, option, source, store),
     )
-    outcome = common.run_until(loaded, store, "score").outcomes[-1]
+    outcome = common.run_until(loaded, store, "score", mine).outcomes[-1]
     document = {
         "reused": outcome.reused,
         "computed": outcome.computed,

@@ -17,14 +17,15 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The recipe, the store, the device and the two ways to tell people how it goes (both on
-    stderr)."""
+    """The recipe, the store, the device, the two ways to tell people how it goes (both on stderr),
+    and of how many array jobs that share the store this is which: (i, of n)."""
 
     recipe: Recipe
     store: Store
     device: str
     say: Say
     progress: Progress
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tamis import selectors
-from tamis.errors import RecipeError
+from tamis.errors import RecipeError, require
 from tamis.pipelines import pool_scores
 from tamis.pipelines.select import TOKENS
 from tamis.recipe import Model, Recipe, Select
@@ -24,6 +24,8 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
     columns no scorer gives, models that are not there, blocks that need another block.
     """
     _check_blocks(recipe, store)
+    if recipe.engine.name == "ray":
+        require("ray", "ray", "the engine ray")
     built = scorers(recipe, device)
     if recipe.select is not None:
         method = selectors.build(recipe.select.method, recipe.select.options)

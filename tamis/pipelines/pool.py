@@ -64,8 +64,12 @@ class Snapshot:
 
     def batches(self) -> Iterator[pa.Table]:
         """The samples a part at a time, in the order of the files, with what a scorer reads."""
-        for part in self.parts:
-            yield pq.read_table(part, columns=["content_key", "source", "messages", "tools"])
+        yield from map(self.batch, range(len(self.parts)))
+
+    def batch(self, number: int) -> pa.Table:
+        """The samples of one part."""
+        columns = ["content_key", "source", "messages", "tools"]
+        return pq.read_table(self.parts[number], columns=columns)
 
 
 def snapshot(store: Store, sources: Mapping[str, str]) -> Snapshot:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,11 +31,16 @@ class Fold:
     def __len__(self) -> int:
         return int(_members(self.pool.column("content_key"), self.number, self.folds).sum())
 
-    def batches(self) -> Iterator[pa.Table]:
-        """As those of a pool, with the rows of the fold."""
-        for table in self.pool.batches():
-            keys = table.column("content_key").combine_chunks()
-            yield table.filter(pa.array(_members(keys, self.number, self.folds)))
+    @property
+    def parts(self) -> Sequence[Path]:
+        """The files of the pool."""
+        return self.pool.parts
+
+    def batch(self, number: int) -> pa.Table:
+        """The rows of the fold in a part."""
+        table = self.pool.batch(number)
+        keys = table.column("content_key").combine_chunks()
+        return table.filter(pa.array(_members(keys, self.number, self.folds)))
 
 
 def models(ctx: Context, columns: Columns, name: str, heldout: np.ndarray) -> list[Model]:

@@ -53,9 +53,18 @@ class Summary:
         return next((o.facts for o in self.outcomes if o.stage == stage), {})
 
 
-def context(recipe: Recipe, *, say: Say, progress: Progress, store: str | None = None) -> Context:
-    """The surroundings of a run. `store` overrides the recipe's."""
-    return Context(recipe, Store(store or recipe.store), resolve(recipe.device), say, progress)
+def context(
+    recipe: Recipe,
+    *,
+    say: Say,
+    progress: Progress,
+    store: str | None = None,
+    part: tuple[int, int] | None = None,
+) -> Context:
+    """The surroundings of a run. `store` overrides the recipe's; `part` (i, of n) scores only the
+    shards of one of n array jobs."""
+    place = Store(store or recipe.store)
+    return Context(recipe, place, resolve(recipe.device), say, progress, part)
 
 
 def run(ctx: Context, *, until: str | None = None, runner: Runner | None = None) -> Summary:

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from tamis.pipelines import engines
 from tamis.pipelines.context import Context, Outcome
 from tamis.pipelines.pool import Snapshot
-from tamis.pipelines.pool_scores import arrow
+from tamis.pipelines.shards import Job, Rows, Shard
 from tamis.scoring import registry
-from tamis.scoring.base import Advance, Scorer
-from tamis.storage.signals import KEY, SignalTable, fingerprint
-
-
-class Rows(Protocol):
-    """Samples to score: a pool, or a part of one."""
-
-    def __len__(self) -> int:
-        """How many rows."""
-        ...
-
-    def batches(self) -> Iterator[pa.Table]:
-        """The samples a part at a time, with what a scorer reads."""
-        ...
-
-
-# A shard is what a kill may cost: about a minute for a language model on a CPU.
-SHARD_ROWS = 1024
+from tamis.scoring.base import Scorer
+from tamis.storage.signals import fingerprint
 
 
 def score(ctx: Context, pool: Snapshot, scorers: Mapping[str, Scorer]) -> Outcome:
@@ -59,14 +40,10 @@ def _score(ctx: Context, folds: Sequence[Rows], scorers: Sequence[Mapping[str, S
     reused = computed = 0
     for rows, own in zip(folds, scorers, strict=True):
         for group in registry.group(own):
-            tables = {name: SignalTable(ctx.store, name, keys[name]) for name in group.names}
-            with ExitStack() as locks:
-                for key in sorted({keys[name] for name in group.names}):
-                    locks.enter_context(ctx.store.lock("signals", key, say=ctx.say))
-                done, todo = _fill(ctx, rows, group, tables, identities)
+            told = {name: keys[name] for name in group.names}
+            job = Job(ctx.store, rows, {n: own[n] for n in told}, told, identities)
+            done, todo = _fill(ctx, job)
             reused, computed = reused + done, computed + todo
-            for warning in group.warnings if todo else ():
-                ctx.say(warning)
     for name, key in keys.items():
         ctx.store.point("signals", name, key)
     outcome_keys = {f"signals/{name}": key for name, key in keys.items()}
@@ -79,62 +56,27 @@ def _identity(scorers: Sequence[Scorer]) -> dict[str, Any]:
     return all_of[0] if len(all_of) == 1 else {"scorer": scorers[0].name, "folds": all_of}
 
 
-def _fill(
-    ctx: Context,
-    pool: Rows,
-    group: registry.Group,
-    tables: Mapping[str, SignalTable],
-    identities: Mapping[str, Mapping[str, Any]],
-) -> tuple[int, int]:
+def _fill(ctx: Context, job: Job) -> tuple[int, int]:
     """Score what is missing; returns how many values (row x signal) there were and were made."""
-    missing = sum(int(pc.sum(_missing(batch, tables)).as_py() or 0) for batch in pool.batches())
-    total = len(pool) * len(tables)
-    computed = 0
-    with ctx.progress(f"score {', '.join(group.names)}", missing) as advance:
-        for batch in pool.batches() if missing else ():
-            for shard in _shards(batch, tables):
-                computed += _score_shard(group, shard, tables, identities, advance)
-    return total - computed, computed
+    part = "" if ctx.part is None else "-{}-of-{}".format(*ctx.part)
+    with ExitStack() as locks:
+        for key in sorted(set(job.keys.values())):
+            locks.enter_context(ctx.store.lock("signals", key + part, say=ctx.say))
+        shards = _mine(ctx, job.todo())
+        missing = sum(len(shard.rows) for shard in shards)
+        total = len(job.rows) * len(job.scorers)
+        if not shards:
+            return total, 0
+        with ctx.progress(f"score {', '.join(job.scorers)}", missing) as advance:
+            computed, warnings = engines.run(ctx.recipe.engine, job, shards, advance)
+    for warning in warnings:
+        ctx.say(warning)
+    return total - sum(int(m.sum()) for s in shards for m in s.lacking.values()), computed
 
 
-def _missing(batch: pa.Table, tables: Mapping[str, SignalTable]) -> pa.Array:
-    """Which rows lack a value of some signal. Rows of equal content count once."""
-    keys = batch.column(KEY).combine_chunks()
-    lacking = np.zeros(len(keys), dtype=bool)
-    for table in tables.values():
-        lacking |= np.asarray(table.missing(keys))
-    first = np.zeros(len(keys), dtype=bool)
-    first[np.unique(np.asarray(keys, dtype=object), return_index=True)[1]] = True
-    return pa.array(lacking & first)
-
-
-def _shards(batch: pa.Table, tables: Mapping[str, SignalTable]) -> Iterator[pa.Table]:
-    """Blocks of the part in file order, each without the rows that have all their values.
-
-    The borders depend on the part alone, not on what is missing: that keeps values repeatable.
-    """
-    wanted = _missing(batch, tables)
-    for start in range(0, len(batch), SHARD_ROWS):
-        shard = batch.slice(start, SHARD_ROWS).filter(wanted.slice(start, SHARD_ROWS))
-        if len(shard):
-            yield shard
-
-
-def _score_shard(
-    group: registry.Group,
-    shard: pa.Table,
-    tables: Mapping[str, SignalTable],
-    identities: Mapping[str, Mapping[str, Any]],
-    advance: Advance,
-) -> int:
-    keys = shard.column(KEY).combine_chunks()
-    values = group.score(shard.combine_chunks().to_batches()[0], advance=advance)
-    computed = 0
-    for name, table in tables.items():
-        wanted = table.missing(keys)
-        columns = {KEY: keys, **arrow(values[name])}
-        rows = pa.table(columns).filter(wanted)
-        if len(rows):
-            table.append(rows, identities[name])
-            computed += len(rows)
-    return computed
+def _mine(ctx: Context, shards: list[Shard]) -> list[Shard]:
+    """The shards of this array job: which those are does not hang on what is missing by now."""
+    if ctx.part is None:
+        return shards
+    number, of = ctx.part
+    return [shard for shard in shards if (shard.number + shard.block) % of == number - 1]

@@ -27,10 +27,20 @@ def score(ctx: Context, pool: Snapshot, target: Snapshot | None) -> Outcome:
     whole = {n: s for n, s in scorers.items() if of_the_pool(s)}
     now = {n: s for n, s in scorers.items() if n not in later and n not in whole}
     outcome = _joined(rows.score(ctx, pool, now), _target(ctx, target, now))
+    if ctx.part is not None:
+        _tell_left(ctx, [*later, *whole])
+        return outcome
     for name in sorted(set(later.values())):
         wanted = [n for n in scorers if later.get(n) == name]
         outcome = _joined(outcome, _by_tuned(ctx, pool, target, name, wanted, outcome))
     return _joined(outcome, _whole(ctx, pool, whole, outcome))
+
+
+def _tell_left(ctx: Context, names: list[str]) -> None:
+    if names:
+        ctx.say(
+            f"left for a run without --part, which sees the rows of all parts: {', '.join(names)}"
+        )
 
 
 def of(outcome_keys: Mapping[str, str]) -> dict[str, str]:

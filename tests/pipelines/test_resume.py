@@ -75,7 +75,7 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "SHARD_ROWS", 8)
+    monkeypatch.setattr("tamis.pipelines.shards.SHARD_ROWS", 8)
     monkeypatch.setattr("tamis.pipelines.ingest.SHARD_ROWS", 25)
 
 

@@ -1,0 +1,130 @@
+"""Where shards are scored: here, in processes of this machine, or on a Ray cluster.
+
+All run the same function on the same shards, and each shard is stored by whoever scored it. So ids
+and values are the same under each, and a worker that dies loses the shard in hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from tamis.errors import TamisError, require
+from tamis.pipelines.shards import Job, Shard
+from tamis.recipe import Engine
+from tamis.scoring.base import Advance
+
+# How many values a shard gave, and what the user must know of them.
+Scored = tuple[int, list[str]]
+
+
+def run(engine: Engine, job: Job, shards: Sequence[Shard], advance: Advance) -> Scored:
+    """Score the shards; returns how many values were stored, and the warnings."""
+    if engine.name == "ray":
+        return _summed(_ray(engine, job, shards), advance)
+    if engine.count > 1:
+        return _summed(_processes(engine, job, shards), advance)
+    computed = sum(job.run(shard, advance) for shard in shards)
+    return computed, job.group.warnings if computed else []
+
+
+def _summed(found: Iterator[tuple[int, Scored]], advance: Advance) -> Scored:
+    computed, warnings = 0, {}
+    for rows, (values, said) in found:
+        advance(rows)
+        computed += values
+        # Of several workers the same sentence with other figures: one is enough.
+        warnings |= {line.split(":")[0]: line for line in said}
+    return computed, list(warnings.values())
+
+
+def _processes(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Scored]]:
+    """Processes of this machine; each loads the models once."""
+    spawn = get_context("spawn")
+    numbers = spawn.Queue()
+    for number in range(engine.count):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(
+        engine.count, spawn, initializer=_begin, initargs=(job, numbers, engine.gpus > 0)
+    )
+    with pool:
+        waiting = {pool.submit(_scored, shard): shard for shard in shards}
+        try:
+            for done in as_completed(waiting):
+                yield len(waiting[done].rows), done.result()
+        except BrokenProcessPool as error:
+            raise TamisError(
+                "a scoring process died, perhaps for lack of memory; what the others finished is "
+                "stored, so run the same again, with fewer workers"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_job: Job
+
+
+def _begin(job: Job, numbers: Any, gpus: bool) -> None:
+    """What a process does first: take a GPU, and remember what it is to score."""
+    global _job
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(numbers.get())
+    _job = job
+
+
+def _scored(shard: Shard) -> Scored:
+    computed = _job.run(shard, lambda rows: None)
+    return computed, list(_job.group.warnings)
+
+
+def _ray(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Scored]]:
+    """Actors of a Ray cluster: the one that `RAY_ADDRESS` names, else one of this machine.
+
+    An actor that dies is started again and its shard with it. Rows come back in any order.
+    """
+    require("ray", "ray", "the engine ray")
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(
+            num_cpus=None if "RAY_ADDRESS" in os.environ else engine.count, log_to_driver=False
+        )
+    given = ray.put(job)
+    # A block a shard: what one actor takes is what its death costs.
+    numbers = [{"shard": number} for number in range(len(shards))]
+    work = ray.data.from_items(numbers, override_num_blocks=len(shards))
+    listed = ray.put(list(shards))
+    scored = work.map_batches(
+        _Actor,
+        batch_size=1,
+        fn_constructor_args=(given, listed),
+        compute=ray.data.ActorPoolStrategy(size=engine.count),
+        num_gpus=1 if engine.gpus else 0,
+    )
+    for row in scored.iter_rows():
+        yield (
+            int(row["rows"]),
+            (int(row["computed"]), [w for w in row["warnings"].split("\n") if w]),
+        )
+
+
+class _Actor:
+    """Scores shards by their numbers, for Ray."""
+
+    def __init__(self, job: Any, shards: Any) -> None:
+        import ray
+
+        self._job, self._shards = ray.get(job), ray.get(shards)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        rows, computed, warnings = [], [], []
+        for number in batch["shard"]:
+            shard = self._shards[int(number)]
+            rows.append(len(shard.rows))
+            computed.append(self._job.run(shard, lambda n: None))
+            warnings.append("\n".join(self._job.group.warnings))
+        return {"rows": rows, "computed": computed, "warnings": warnings}
