@@ -74,7 +74,7 @@ def greedy(
     ]
 
     def continued(rows: np.ndarray) -> list[list[int]]:
-        ids, mask = _left_padded([prompts[i] for i in rows])
+        ids, mask = left_padded([prompts[i] for i in rows])
         with torch.inference_mode():
             out = model.generate(
                 input_ids=torch.from_numpy(ids).to(device),
@@ -91,7 +91,8 @@ def greedy(
     return results
 
 
-def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask (b, t) of prompts that end together, for what goes on from there."""
     width = max(map(len, prompts))
     ids = np.zeros((len(prompts), width), dtype=np.int64)
     mask = np.zeros_like(ids)

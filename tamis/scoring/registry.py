@@ -37,6 +37,8 @@ _SCORERS = {
     "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),
     "keywords": ("tamis.scoring.labels.keywords", "Keywords"),
     "evol": ("tamis.scoring.evol", "Evol"),
+    "clear": ("tamis.scoring.clear.scorer", "Clear"),
+    "clear_filter": ("tamis.scoring.clear.keep", "ClearFilter"),
     "rank": ("tamis.scoring.transforms.rank", "Rank"),
     "robust_z": ("tamis.scoring.transforms.robust_z", "RobustZ"),
     "combine": ("tamis.scoring.transforms.combine", "Combine"),
