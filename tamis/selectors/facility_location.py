@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tamis.errors import RecipeError
 from tamis.numerics import greedy
 from tamis.numerics.blocked import CELLS, rows_per_block, unit64
+from tamis.numerics.neighbours import most_similar
 from tamis.selectors import checks
-from tamis.selectors.base import About, Pool, Selection
+from tamis.selectors.base import About, Array, Pool, Selection
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -86,49 +87,82 @@ class FacilityLocation:
         index, gain = np.empty(0, dtype=np.int64), np.empty(0)
         nearest, value = np.full(pool.n, -1, dtype=np.int64), np.full(pool.n, np.nan)
         if k:
-            candidates = everyone
             if self.partitions > 1:
-                candidates = self._merged(x, k, rng)
-            index, gain = self._run(x, candidates, k, rng)
+                index, gain = self._merged(x, k, rng)
+            else:
+                index, gain = self._run(x, everyone, k, rng)
             nearest, value = _represented(x, index)
         facts = {"objective": float(gain.sum())}
         rows = {"reason": checks.reasons(pool.n, "represented", index)}
         rows |= {"nearest_kept": nearest, "similarity": value}
         return Selection(index, gain, facts, {"objective": np.cumsum(gain)}, rows)
 
-    def _run(self, x: F32, candidates: Rows, k: int, rng: np.random.Generator) -> tuple[Rows, F64]:
-        cover: Cover = Dense(x) if self.neighbours is None else Sparse(x, self.neighbours)
+    def _run(
+        self,
+        x: F32,
+        candidates: Rows,
+        k: int,
+        rng: np.random.Generator,
+        cover: Cover | None = None,
+    ) -> tuple[Rows, F64]:
+        cover = self._cover(x) if cover is None else cover
+
+        def add(row: int) -> None:
+            cover.add(np.array([row]))
+
         if self.greedy == "stochastic":
-            return greedy.stochastic(
-                candidates, cover.gains, cover.add, k, epsilon=self.epsilon, rng=rng
-            )
+            return greedy.stochastic(candidates, cover.gains, add, k, epsilon=self.epsilon, rng=rng)
         start = np.concatenate(
             [cover.gains(part.tolist()) for part in _parts(candidates, cover.batch)]
         )
-        return greedy.lazy(candidates, start, cover.gains, cover.add, k, batch=cover.batch)
+        return greedy.lazy(candidates, start, cover.gains, add, k, batch=cover.batch)
 
-    def _merged(self, x: F32, k: int, rng: np.random.Generator) -> Rows:
-        """The picks of each random part, together."""
+    def _merged(self, x: F32, k: int, rng: np.random.Generator) -> tuple[Rows, F64]:
+        """The best k of the picks of all random parts, or those of one part where these are
+        better."""
         parts = np.array_split(rng.permutation(len(x)), min(self.partitions, len(x)))
         found = []
         for part in parts:
             rows = np.sort(part)
             index, _ = self._run(x[rows], np.arange(len(rows)), min(k, len(rows)), rng)
             found.append(rows[index])
-        return np.sort(np.concatenate(found))
+        cover = self._cover(x)
+        index, gain = self._run(x, np.sort(np.concatenate(found)), k, rng, cover)
+        most = (1 + 1e-6) * gain.sum()
+        for rows in found:
+            cover.best[:] = 0
+            cover.add(rows)
+            reached = float(cover.best.sum(dtype=np.float64))
+            if len(rows) == len(index) and reached > most:
+                index, most = rows, reached
+                gain = self._gains(cover, rows)
+        return index, gain
+
+    def _gains(self, cover: Cover, rows: Rows) -> F64:
+        """What each row adds to those before it."""
+        cover.best[:] = 0
+        gains: list[float] = []
+        for row in rows:
+            gains += cover.gains([int(row)])
+            cover.add(np.array([row]))
+        return np.asarray(gains)
+
+    def _cover(self, x: F32) -> Cover:
+        return Dense(x) if self.neighbours is None else Sparse(x, self.neighbours)
 
 
 class Cover(Protocol):
     """The best similarity of every row so far, and what more picks would add."""
 
     batch: int
+    best: Array
 
     def gains(self, rows: list[int]) -> Sequence[float]:
         """What each row would add to the objective."""
         ...
 
-    def add(self, row: int) -> None:
-        """Take a row into the set."""
+    def add(self, rows: Rows) -> None:
+        """Take rows into the set."""
         ...
 
 
@@ -137,25 +171,29 @@ class Dense:
 
     def __init__(self, x: F32) -> None:
         self.unit = unit64(x)
-        self.best = np.zeros(len(x))
         self.stored = self._matrix() if len(x) ** 2 <= _STORED else None
+        # The best of stored similarities is one of them: nothing is lost in float32.
+        self.best: F64 | F32 = np.zeros(len(x), "f8" if self.stored is None else "f4")
         # A stored row is read at once; a computed one is cheaper in company.
-        self.batch = 8 if self.stored is not None else 64
+        self.batch = 16 if self.stored is not None else 64
 
     def _matrix(self) -> F32:
         n = len(self.unit)
         matrix = np.empty((n, n), dtype=np.float32)
-        step = rows_per_block(n, CELLS // 2)
+        step = min(512, rows_per_block(n, CELLS // 2))
         for start in range(0, n, step):
+            # Each pair once; what lies below the diagonal is its mirror image.
+            here = slice(start, start + step)
             np.maximum(
-                self.unit[start : start + step] @ self.unit.T,
+                self.unit[here] @ self.unit[start:].T,
                 0,
                 casting="same_kind",
-                out=matrix[start : start + step],
+                out=matrix[here, start:],
             )
+            matrix[start + step :, here] = matrix[here, start + step :].T
         return matrix
 
-    def _similar(self, rows: list[int]) -> F64 | F32:
+    def _similar(self, rows: list[int] | Rows) -> F64 | F32:
         if self.stored is not None:
             return self.stored[rows]
         return np.maximum(self.unit[rows] @ self.unit.T, 0)
@@ -167,12 +205,15 @@ class Dense:
         for start in range(0, len(rows), step):
             more = self._similar(rows[start : start + step]) - self.best
             np.maximum(more, 0, out=more)
-            gains.extend(more.sum(axis=1).tolist())
+            gains.extend(more.sum(axis=1, dtype=np.float64).tolist())
         return gains
 
-    def add(self, row: int) -> None:
-        """Raise the best similarity of the rows this one represents."""
-        np.maximum(self.best, self._similar([row])[0], out=self.best)
+    def add(self, rows: Rows) -> None:
+        """Raise the best similarity of the rows that these represent."""
+        step = rows_per_block(len(self.unit))
+        for start in range(0, len(rows), step):
+            best = self._similar(rows[start : start + step]).max(axis=0)
+            np.maximum(self.best, best, out=self.best)
 
 
 class Sparse:
@@ -198,40 +239,21 @@ class Sparse:
             found.append(float(more[more > 0].sum()))
         return found
 
-    def add(self, row: int) -> None:
-        """Raise the best similarity of the rows that see this one."""
-        here = slice(self.indptr[row], self.indptr[row + 1])
-        seen = self.rows[here]
-        self.best[seen] = np.maximum(self.best[seen], self.values[here])
-
-
-def most_similar(x: F32, m: int) -> tuple[Rows, F64]:
-    """The `m` most similar rows of each row, itself among them, and the cosines, at least 0.
-
-    Blocks of float64 products: O(n^2 d) time, memory one block and the (n, m) result.
-    """
-    unit = unit64(x)
-    n, m = len(x), min(m, len(x))
-    index = np.empty((n, m), dtype=np.int64)
-    value = np.empty((n, m))
-    step = rows_per_block(n)
-    for start in range(0, n, step):
-        cosine = unit[start : start + step] @ unit.T
-        # Rounded, so that copies tie and the lowest rows among them are the neighbours.
-        np.round(cosine, 12, out=cosine)
-        order = np.argsort(-cosine, axis=1, kind="stable")[:, :m]
-        index[start : start + step] = order
-        value[start : start + step] = np.take_along_axis(cosine, order, axis=1)
-    return index, np.maximum(value, 0)
+    def add(self, rows: Rows) -> None:
+        """Raise the best similarity of the rows that see these."""
+        for row in rows:
+            here = slice(self.indptr[row], self.indptr[row + 1])
+            seen = self.rows[here]
+            self.best[seen] = np.maximum(self.best[seen], self.values[here])
 
 
 def _represented(x: F32, index: Rows) -> tuple[Rows, F64]:
     """The most similar pick of each row, and the cosine."""
-    unit = unit64(x)
+    kept = unit64(x[index]).T
     nearest, value = np.empty(len(x), dtype=np.int64), np.empty(len(x))
     step = rows_per_block(len(index))
     for start in range(0, len(x), step):
-        cosine = unit[start : start + step] @ unit[index].T
+        cosine = unit64(x[start : start + step]) @ kept
         best = cosine.argmax(axis=1)
         nearest[start : start + step] = index[best]
         value[start : start + step] = cosine[np.arange(len(cosine)), best]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tamis.errors import DataError, RecipeError
+from tamis.numerics.neighbours import most_similar
 from tamis.selectors import FacilityLocation, KCenter, Pool
 from tamis.selectors import facility_location as module
 
@@ -144,3 +145,34 @@ def test_prefix_and_options():
     for wrong in ({"neighbours": 0}, {"epsilon": 1.0}, {"partitions": 0}):
         with pytest.raises(RecipeError, match="facility_location"):
             FacilityLocation(**wrong)
+
+
+def test_partitions_never_lose_to_one_of_their_parts():
+    """GreeDi returns the best of the merged picks and those of each part."""
+    for seed in range(30):
+        x = rng(seed).normal(size=(24, 2)).astype(np.float32)
+        s = similarity(x)
+        for options in ({}, {"neighbours": 5}):
+            part = s if not options else similarity(x, 5)
+            found = FacilityLocation(partitions=3, **options).select(pool_of(x), 3, rng=rng(seed))
+            assert found.gain.sum() == pytest.approx(part[:, found.index].max(axis=1).sum())
+            cuts = np.array_split(rng(seed).permutation(24), 3)
+            for cut in (np.sort(rows) for rows in cuts):
+                alone = FacilityLocation(**options).select(pool_of(x[cut]), 3, rng=rng())
+                reached = part[:, cut[alone.index]].max(axis=1).sum()
+                assert found.facts["objective"] >= reached * (1 - 1e-5)
+
+
+def test_neighbours_are_the_nearest_and_of_copies_the_lowest():
+    x = np.repeat(rng(5).normal(size=(40, 6)), 3, axis=0).astype(np.float32)
+    x[60:] *= 3
+    x[7] = 0
+    for m in (1, 2, 5, 60, 120):
+        index, value = most_similar(x, m)
+        unit = x.astype(np.float64)
+        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
+        cosine = np.round(unit @ unit.T, 12)
+        want = np.argsort(-cosine, axis=1, kind="stable")[:, :m]
+        assert index.tolist() == want.tolist()
+        found = np.take_along_axis(np.maximum(cosine, 0), want, axis=1)
+        np.testing.assert_allclose(value, found, atol=1e-11)
