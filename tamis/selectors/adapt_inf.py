@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.errors import RecipeError
+from tamis.errors import DataError, RecipeError
 from tamis.numerics import strata
 from tamis.numerics.allocate import allocate
 from tamis.numerics.blocked import unit_rows
@@ -31,11 +31,15 @@ class AdaptInf:
     vector belong to none and are never picked. In each cluster the score whose histogram has the
     largest entropy decides, constant scores left out, ties to the first named; without any, rows
     are drawn uniformly. Budgets: `equal` shares with exact sum, `spread` in proportion to the
-    deviation of the first score, or `official`. Rows between the `trim` quantiles are drawn from
+    deviation of the first score, or `official`. `ifd`, a column with IFD as a ratio of
+    perplexities, adds its inverse to the scores: how much the instruction helps the answer, in
+    place of how much the image does. Rows between the `trim` quantiles are drawn from
     `bins` of equal width. `expert` and `draw` `official` reproduce the authors' rules, which hang
     on the unit of a score and miss the budget. The gain is the value of the deciding score.
 
-    O(n K d) a k-means iteration, O(n log n) for the rest. `prune` is the permanent pruning.
+    `step="prune"` is the permanent pruning instead: the rows that stay for later rounds.
+
+    O(n K d) a k-means iteration, O(n log n) for the rest.
 
     Source: Maharana et al., "Adapt-infinity", 2024 (arXiv 2410.10636). Differs from the authors'
     code: unit vectors always, a seed, exact budgets, the corrections above.
@@ -43,6 +47,7 @@ class AdaptInf:
 
     vectors: str = "gradient.vector"
     scores: tuple[str, ...] = ("nll.mean", "el2n.mean", "entropy.mean")
+    ifd: str | None = None
     clusters: int = 10
     labels: str | None = None
     budget: Literal["equal", "spread", "official"] = "equal"
@@ -50,6 +55,7 @@ class AdaptInf:
     draw: Literal["exact", "official"] = "exact"
     bins: int = 50
     trim: float = 0.05
+    step: Literal["sample", "prune"] = "sample"
     engine: Engine = "numpy"
 
     name: ClassVar[str] = "adapt_inf"
@@ -69,13 +75,18 @@ class AdaptInf:
             raise RecipeError("adapt_inf needs clusters >= 1, bins >= 1 and trim in [0, 0.5)")
 
     def needs(self) -> frozenset[str]:
-        """The scores, and the vectors or the labels."""
-        return frozenset({*self.scores, self.labels or self.vectors})
+        """The scores and the vectors or the labels; for pruning no scores, but the vectors."""
+        if self.step == "prune":
+            return frozenset(name for name in (self.vectors, self.labels) if name)
+        scores = {*self.scores, *([self.ifd] if self.ifd else ())}
+        return frozenset({*scores, self.labels or self.vectors})
 
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """Picks cluster by cluster in the order drawn."""
+        if self.step == "prune":
+            return self.prune(pool, k, rng=rng)
         k = checks.budget(k, pool.n)
-        values = [checks.numbers(pool, name) for name in self.scores]
+        values, names = self._values(pool)
         label = self._labels(pool, rng)
         members = _members(label)
         shares = self._shares(members, values[0], k)
@@ -86,7 +97,7 @@ class AdaptInf:
             # A stream of its own: one cluster's draw does not depend on the others.
             stream = np.random.default_rng(seeds[at])
             expert = self.choose([value[rows] for value in values])
-            facts[f"expert.{at}"] = "none" if expert is None else self.scores[expert]
+            facts[f"expert.{at}"] = "none" if expert is None else names[expert]
             score = np.zeros(len(rows)) if expert is None else values[expert][rows]
             picks = self._draw(score, share, stream)
             index.append(rows[picks])
@@ -101,6 +112,20 @@ class AdaptInf:
             facts,
             rows={"reason": reason, "cluster": label},
         )
+
+    def _values(self, pool: Pool) -> tuple[list[F64], list[str]]:
+        """The scores that compete, and what they are called."""
+        values, names = [checks.numbers(pool, name) for name in self.scores], [*self.scores]
+        if self.ifd is not None:
+            ratio = checks.numbers(pool, self.ifd)
+            if (ratio <= 0).any():
+                raise DataError(
+                    f"column {self.ifd} is not above 0 in {int((ratio <= 0).sum())} of {pool.n} "
+                    "rows: adapt_inf.ifd must be a ratio of perplexities"
+                )
+            values.append(1 / ratio)
+            names.append(f"1/{self.ifd}")
+        return values, names
 
     def choose(self, values: list[F64]) -> int | None:
         """The number of the score with the largest entropy, None when all are constant.
@@ -163,7 +188,14 @@ class AdaptInf:
         if len(sizes) == 0:
             return sizes
         if self.budget == "official":
-            return np.minimum(strata.official_budget(sizes, min(k, int(sizes.sum()))), sizes)
+            try:
+                given = strata.official_budget(sizes, min(k, int(sizes.sum())))
+            except ZeroDivisionError as error:
+                raise DataError(
+                    f"the official budget rule divides by zero for {k} rows of clusters of "
+                    f"{int(sizes.min())} to {int(sizes.max())} rows: set adapt_inf.budget to equal"
+                ) from error
+            return np.minimum(given, sizes)
         if self.budget == "spread" and spread:
             return allocate(sizes, k, [float(score[rows].std()) for rows in members])
         return allocate(sizes, k, np.ones(len(sizes)))

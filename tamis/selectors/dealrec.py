@@ -24,7 +24,8 @@ class DealRec:
     into `groups` parts of equal width; from the smallest group on, each gives min(its size,
     budget left / groups left) rows, drawn uniformly; what small groups cannot give moves to the
     larger ones. Picks come by falling score, ties to the lowest row; the gain is the score.
-    `refill` takes left-out rows, least extreme first, when the rest is smaller than the budget.
+    `clip` brings influence and effort to their 0.1 and 99.9 percentiles first, so that a few
+    outliers do not stretch the ranges. `refill` takes left-out rows, least extreme first, when the rest is smaller than the budget.
 
     O(n log n). Source: Lin et al., "Data-efficient Fine-tuning for LLM-based Recommendation", 2024
     (arXiv 2401.17197). Differs from the authors' code: the best row of the rest is never lost to
@@ -37,6 +38,7 @@ class DealRec:
     groups: int = 50
     hard_prune: float = 0.1
     refill: bool = False
+    clip: bool = False
 
     name: ClassVar[str] = "dealrec"
     prefix: ClassVar[bool] = False
@@ -62,8 +64,8 @@ class DealRec:
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """Picks by falling score; `cluster` is the group, -1 for rows left out."""
         k = checks.budget(k, pool.n)
-        score = _scaled(checks.numbers(pool, self.influence))
-        score += self.weight * _scaled(checks.numbers(pool, self.effort))
+        score = self._part(checks.numbers(pool, self.influence))
+        score += self.weight * self._part(checks.numbers(pool, self.effort))
         order = np.argsort(-score, kind="stable").astype(np.int64)
         pruned = int(self.hard_prune * pool.n)
         rest = order[pruned:]
@@ -92,6 +94,11 @@ class DealRec:
         return Selection(
             index, score[index], facts=facts, rows={"reason": reason, "cluster": label}
         )
+
+    def _part(self, value: F64) -> F64:
+        if self.clip and len(value):
+            value = np.clip(value, *np.percentile(value, [0.1, 99.9]))
+        return _scaled(value)
 
     def ranges(self, score: F64) -> Rows:
         """The group of each score: equal widths from the smallest to the largest, upper edges

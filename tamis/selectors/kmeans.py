@@ -34,7 +34,8 @@ class KMeans:
 
     `clusters` is K, or `silhouette` / `elbow` to choose it from powers of 2 (best mean
     silhouette; farthest below the chord of the inertia curve), or give `labels`, a column with
-    clusters of your own. K is lowered to half the budget and to the number of distinct rows;
+    clusters of your own. A K above the budget is lowered to half of it, and to the number of
+    distinct rows;
     all-zero embeddings form a cluster of their own.
     `budget`: `proportional` to cluster size (paper), `equal` shares with exact sum, or
     `equal_floor`, the official rule int(B / K), which leaves budget unspent.
@@ -65,7 +66,7 @@ class KMeans:
 
     name: ClassVar[str] = "kmeans"
     prefix: ClassVar[bool] = False
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         sentence="Covers the pool by k-means clusters and draws inside each by quality.",
         needs="an embedding, and a quality column unless draws are uniform",
@@ -183,12 +184,13 @@ class KMeans:
     def _wanted(
         self, x: F32, k: int, rng: np.random.Generator, facts: dict[str, float | int | str]
     ) -> int:
-        """K, lowered to half the budget: shares of less than two rows are no shares."""
+        """K, lowered to half the budget where it is above the budget: K much smaller is assumed."""
         most = max(1, k // 2)
         if not isinstance(self.clusters, str):
-            if self.clusters > most:
-                facts["clusters_lowered_from"] = self.clusters
-            return min(self.clusters, most)
+            if self.clusters <= k:
+                return self.clusters
+            facts["clusters_lowered_from"] = self.clusters
+            return most
         grid = [size for size in _GRID if size <= min(most, len(x) - 1)]
         if len(grid) < 2:
             return most

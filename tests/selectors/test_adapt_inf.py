@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tamis.errors import RecipeError
+from tamis.errors import DataError, RecipeError
 from tamis.numerics import strata
 from tamis.selectors import AdaptInf, Pool
 from tamis.selectors.semdedup import earlier_maximum
@@ -196,3 +196,47 @@ def test_refuses_nonsense():
     for wrong in ({"scores": ()}, {"clusters": 0}, {"bins": 0}, {"trim": 0.5}):
         with pytest.raises(RecipeError, match="adapt_inf"):
             AdaptInf(**wrong)
+
+
+def test_the_instruction_takes_the_place_of_the_image():
+    r = rng(4)
+    ifd = np.concatenate([np.exp(-r.uniform(0, 3, size=200)), np.full(200, 0.5)])
+    columns = {"c": np.repeat([0, 1], 200), "a": np.repeat([1.0, 2.0], 200), "i": ifd}
+    columns["a"] = columns["a"] + np.concatenate([np.zeros(200), r.uniform(size=200)])
+    method = AdaptInf(labels="c", scores=("a",), ifd="i")
+    assert method.needs() == {"a", "i", "c"}
+    found = method.select(Pool(400, columns), 40, rng=rng())
+    assert (found.facts["expert.0"], found.facts["expert.1"]) == ("1/i", "a")
+    first = found.index < 200
+    np.testing.assert_allclose(found.gain[first], 1 / ifd[found.index[first]])
+    with pytest.raises(DataError, match="not above 0 in 1 of 400"):
+        bad = dict(columns, i=np.concatenate([[0.0], ifd[1:]]))
+        method.select(Pool(400, bad), 40, rng=rng())
+
+
+def test_pruning_by_the_recipe_is_pruning():
+    x = rng(5).normal(size=(50, 4))
+    pool = Pool(50, {"v": x, "c": np.arange(50) % 3})
+    method = AdaptInf(vectors="v", labels="c", step="prune")
+    assert method.needs() == {"v", "c"}
+    found = method.select(pool, 20, rng=rng())
+    assert found.index.tolist() == method.prune(pool, 20, rng=rng()).index.tolist()
+    assert len(found.index) == 20 and set(range(3)) <= set(found.index.tolist())
+
+
+def test_the_official_budget_says_where_it_cannot_divide():
+    pool = Pool(11, {"c": np.repeat([0, 1, 2], [1, 5, 5]), "a": np.arange(11.0)})
+    method = AdaptInf(labels="c", scores=("a",), budget="official")
+    with pytest.raises(ZeroDivisionError):
+        strata.official_budget(np.array([1, 5, 5]), 16)
+    failing = [k for k in range(1, 12) if not _works(method, pool, k)]
+    assert failing, "the rule never divides by zero here"
+
+
+def _works(method, pool, k):
+    try:
+        method.select(pool, k, rng=rng())
+    except DataError as error:
+        assert "divides by zero" in str(error)
+        return False
+    return True

@@ -114,3 +114,18 @@ def test_a_score_on_an_edge_belongs_to_the_lower_range():
     method = DealRec(groups=4)
     assert method.ranges(np.arange(9) / 8).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
     assert method.ranges(np.array([5.0])).tolist() == [0]
+
+
+def test_clipping_keeps_outliers_from_stretching_the_ranges():
+    r = rng(3)
+    influence = r.uniform(size=2000)
+    influence[5], influence[6] = 1e6, -1e6
+    pool = pool_of(influence, np.zeros(2000))
+    plain = DealRec(hard_prune=0.0, groups=10).select(pool, 100, rng=rng())
+    assert plain.facts["largest_group_share"] > 0.99
+    clipped = DealRec(hard_prune=0.0, groups=10, clip=True).select(pool, 100, rng=rng())
+    assert clipped.facts["largest_group_share"] < 0.2
+    taken = np.bincount(clipped.rows["cluster"][clipped.index], minlength=10)
+    assert taken.max() - taken.min() <= 1
+    empty = DealRec(clip=True).select(pool_of(np.empty(0), np.empty(0)), 3, rng=rng())
+    assert len(empty.index) == 0

@@ -134,12 +134,16 @@ def test_clusters_are_found_and_shared():
         assert len(pairs) == 4
 
 
-def test_clusters_are_lowered_to_half_the_budget():
+def test_clusters_above_the_budget_are_lowered_to_half_of_it():
     x = rng().normal(size=(100, 3)).astype(np.float32)
     found = KMeans(embedding="v", quality=None, clusters=64).select(
         Pool(100, {"v": x}), 20, rng=rng()
     )
     assert found.facts["clusters"] <= 10 and found.facts["clusters_lowered_from"] == 64
+    kept = KMeans(embedding="v", quality=None, clusters=20).select(
+        Pool(100, {"v": x}), 20, rng=rng()
+    )
+    assert kept.facts["clusters"] == 20 and "clusters_lowered_from" not in kept.facts
 
 
 def test_zero_rows_form_their_own_cluster():
