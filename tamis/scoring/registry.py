@@ -49,6 +49,8 @@ _SCORERS = {
     "contamination": ("tamis.scoring.contamination.ngrams", "Contamination"),
     "contamination_semantic": ("tamis.scoring.contamination.semantic", "ContaminationSemantic"),
     "heuristics": ("tamis.scoring.text.heuristics", "Heuristics"),
+    "pii": ("tamis.scoring.text.pii", "Pii"),
+    "lang": ("tamis.scoring.text.lang", "Lang"),
 }
 # Fields of a scorer that are not options of the recipe.
 _GIVEN = ("model", "device")

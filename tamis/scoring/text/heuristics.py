@@ -45,7 +45,7 @@ class Heuristics:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Measures of a text's form: repetition, symbols, refusals, broken ends.",
         "needs": "the texts",
-        "cost": "20 seconds per 100k rows on one core",
+        "cost": "half a minute per 100k rows on one core",
         "avoid": "as a measure of quality: it knows bad form, not good content",
     }
     fields = (
@@ -196,7 +196,7 @@ def _named(names: Sequence[str], rows: Sequence[tuple[float, ...]]) -> dict[str,
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """For every code point: 0 for a space or control, a letter (with its marks), digit or symbol."""
+    """For every code point: 0 (a space or control), a letter (with its marks), digit or symbol."""
     of = {"L": _LETTER, "M": _LETTER, "N": _DIGIT, "P": _SYMBOL, "S": _SYMBOL}
     every = (of.get(unicodedata.category(chr(i))[0], 0) for i in range(0x110000))
     return np.fromiter(every, dtype=np.uint8, count=0x110000)

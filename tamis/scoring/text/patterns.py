@@ -66,9 +66,9 @@ DANGLING_MARKS = tuple(",;:(-–—，、；：（")
 DANGLING_WORDS = frozenset(
     re.findall(
         r"\w+",
-        "a an the and or but nor of to in on at for with by from as that which who whose is are was "
-        "were be been has have had will would can could because if when while although than into "
-        "his her their its my your our these those such very",
+        "a an the and or but nor of to in on at for with by from as that which who whose is are "
+        "was were be been has have had will would can could because if when while although than "
+        "into his her their its my your our these those such very",
     )
 )
 
