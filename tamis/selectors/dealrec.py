@@ -25,7 +25,8 @@ class DealRec:
     budget left / groups left) rows, drawn uniformly; what small groups cannot give moves to the
     larger ones. Picks come by falling score, ties to the lowest row; the gain is the score.
     `clip` brings influence and effort to their 0.1 and 99.9 percentiles first, so that a few
-    outliers do not stretch the ranges. `refill` takes left-out rows, least extreme first, when the rest is smaller than the budget.
+    outliers do not stretch the ranges. `refill` takes left-out rows, least extreme first, when the
+    rest is smaller than the budget.
 
     O(n log n). Source: Lin et al., "Data-efficient Fine-tuning for LLM-based Recommendation", 2024
     (arXiv 2401.17197). Differs from the authors' code: the best row of the rest is never lost to
