@@ -23,6 +23,7 @@ BELOW = {
     "scoring": {"errors", "recipe", "samples", "numerics", "language"},
     "selectors": {"errors", "numerics"},
     "trainer": {"errors", "recipe", "samples", "numerics", "language"},
+    "refiners": {"errors", "recipe", "samples", "numerics", "language"},
     "report": {"errors"},
 }
 PIPELINES = {*BELOW}
