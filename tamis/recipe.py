@@ -46,11 +46,26 @@ class Source(_Strict):
         return [self.path] if isinstance(self.path, str) else list(self.path or [])
 
 
+class Endpoint(_Strict):
+    """A language model behind an OpenAI-compatible server (vLLM and the like)."""
+
+    url: str = Field(pattern=r"^https?://", description="base URL: http://localhost:8000/v1")
+    model: str = Field(description="the name the server knows it by")
+    key_env: str | None = Field(None, description="environment variable that holds the key")
+    concurrency: int = Field(8, ge=1, description="requests under way at once")
+    timeout: float = Field(120.0, gt=0, description="seconds for one reply")
+    retries: int = Field(5, ge=0, description="after 429, 5xx, timeouts and unreadable replies")
+    most_requests: int | None = Field(None, ge=0, description="cap of a run; cached ones are free")
+    most_tokens: int | None = Field(None, ge=0, description="cap of a run, prompt and reply")
+    cache: str | None = Field(None, description="folder of replies; default in the store")
+
+
 class Model(_Strict):
     """A causal language model. The prompt style has no default: it is never deduced."""
 
     path: str | None = Field(None, description="a local folder")
     hub: str | None = Field(None, description="a hub id")
+    endpoint: Endpoint | None = Field(None, description="a server, for judge and llm_tags")
     revision: str | None = Field(None, description="commit of the hub id")
     adapter: str | None = Field(None, description="a PEFT adapter folder on top")
     prompt_style: Literal["chat", "plain"]
@@ -60,14 +75,16 @@ class Model(_Strict):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        if (self.path is None) == (self.hub is None):
-            raise ValueError("a model needs exactly one of path and hub")
+        if [self.path, self.hub, self.endpoint].count(None) != 2:
+            raise ValueError("a model needs exactly one of path, hub and endpoint")
+        if self.endpoint is not None and (self.adapter or self.revision):
+            raise ValueError("an endpoint takes no adapter and no revision: the server knows them")
         return self
 
     @property
     def location(self) -> str:
-        """What `from_pretrained` is given."""
-        return self.path or self.hub or ""
+        """What `from_pretrained` is given; of an endpoint its URL."""
+        return self.path or self.hub or (self.endpoint.url if self.endpoint else "")
 
 
 class Score(_Strict):

@@ -30,6 +30,11 @@ _LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequenc
 
 def check(model: Model) -> None:
     """Raise `RecipeError` when the model cannot be there; reads the config only, loads nothing."""
+    if model.endpoint is not None:
+        raise RecipeError(
+            f"the model at {model.endpoint.url} is an endpoint; this needs its weights here: name "
+            "a model with path or hub"
+        )
     if model.path is not None:
         folder = Path(model.path)
         if not folder.is_dir():

@@ -60,7 +60,12 @@ def model(recipe: Recipe, name: str | None, where: str) -> Model:
     found = recipe.models[name]
     if found.path is not None and not Path(found.path).is_dir():
         raise RecipeError(f"models.{name}: there is no folder {found.path}")
-    return found
+    if found.endpoint is None:
+        return found
+    if not where.startswith("scores."):
+        raise RecipeError(f"{where}: {name} is an endpoint; a model with path or hub is needed")
+    cache = found.endpoint.cache or str(Path(recipe.store) / "replies")
+    return found.model_copy(update={"endpoint": found.endpoint.model_copy(update={"cache": cache})})
 
 
 def scorers(recipe: Recipe, device: str) -> dict[str, Scorer]:

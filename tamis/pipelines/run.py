@@ -64,6 +64,7 @@ def context(
     """The surroundings of a run. `store` overrides the recipe's; `part` (i, of n) scores only the
     shards of one of n array jobs."""
     place = Store(store or recipe.store)
+    recipe = recipe.model_copy(update={"store": str(place.root)})
     return Context(recipe, place, resolve(recipe.device), say, progress, part)
 
 
