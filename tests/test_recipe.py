@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tamis import recipe
 from tamis.errors import RecipeError
@@ -114,3 +116,13 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     (tmp_path / "evil.yaml").write_text("sources: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(RecipeError):
         recipe.load(tmp_path / "evil.yaml")
+
+
+def test_the_blocks_of_its_page_are_recipes() -> None:
+    page = Path(__file__).resolve().parent.parent.joinpath("docs", "recipe.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.+?)```", page, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        build({**MINIMAL, **yaml.safe_load(block)})
+    named = set(re.findall(r"`(\w+)`", page.split("## Columns")[0]))
+    assert set(recipe.Recipe.model_fields) <= named

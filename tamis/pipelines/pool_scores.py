@@ -93,8 +93,10 @@ def _object_type(values: np.ndarray) -> pa.DataType:
     lists = [v for v in values.tolist() if isinstance(v, (list, tuple))]
     if not lists:
         return pa.string()
-    numbers = any(isinstance(item, float) for row in lists for item in row)
-    return pa.list_(pa.float64() if numbers else pa.string())
+    items = [item for row in lists for item in row]
+    if not items:
+        return pa.list_(pa.null())
+    return pa.list_(pa.string() if isinstance(items[0], str) else pa.float64())
 
 
 def _batches(pool: Snapshot) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:

@@ -94,7 +94,9 @@ class SignalTable:
         """
         key = self.schema.names[0]
         columns = None if fields is None else [key, *fields]
-        table = pa.concat_tables([pq.read_table(part, columns=columns) for part in self.parts()])
+        parts = [pq.read_table(part, columns=columns) for part in self.parts()]
+        # A part whose lists are all empty does not know what they hold.
+        table = pa.concat_tables(parts, promote_options="permissive")
         at = pc.index_in(keys, value_set=table.column(key).combine_chunks())
         if at.null_count:
             raise StoreError(

@@ -79,3 +79,12 @@ def test_a_matrix_has_one_row_a_sample_in_the_order_of_the_pool(tmp_path: Path) 
     np.testing.assert_array_equal(got, vectors[asked])
     with pytest.raises(StoreError, match="1 of 2 samples"):
         matrices.matrix(store, key, "vector", pa.array(["0", "9"]), say=lambda _: None)
+
+
+def test_parts_whose_lists_are_all_empty_join_the_others(tmp_path: Path) -> None:
+    turns = SignalTable(Store(tmp_path), "turns", fingerprint({"scorer": "turns"}))
+    for key, row in (("a", []), ("b", [1.0, 2.0]), ("c", [])):
+        kind = pa.list_(pa.float64() if row else pa.null())
+        turns.append(pa.table({KEY: [key], "x": pa.array([row], kind)}), IDENTITY)
+    found = turns.read(pa.array(["c", "b", "a"]), ["x"])
+    assert found.column("x").to_pylist() == [[], [1.0, 2.0], []]
