@@ -46,6 +46,7 @@ _SCORERS = {
     "duplicates_exact": ("tamis.scoring.duplicates.exact", "DuplicatesExact"),
     "duplicates_minhash": ("tamis.scoring.duplicates.minhash", "DuplicatesMinhash"),
     "duplicates_semantic": ("tamis.scoring.duplicates.semantic", "DuplicatesSemantic"),
+    "neighbours": ("tamis.scoring.neighbours", "Neighbours"),
     "contamination": ("tamis.scoring.contamination.ngrams", "Contamination"),
     "contamination_semantic": ("tamis.scoring.contamination.semantic", "ContaminationSemantic"),
     "heuristics": ("tamis.scoring.text.heuristics", "Heuristics"),
