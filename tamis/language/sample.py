@@ -46,7 +46,7 @@ def sample(
     does not depend on the batch, the order or the other answers (but where a draw falls within
     rounding, 1e-6, of the border between two tokens). Probabilities are softmax(logits /
     temperature), with `top_p` < 1 those of the fewest tokens that hold this much. The model's own
-    generation settings are not used. Cost: each prompt runs once, then one token a step of every
+    generation settings are not used. Temperature 0 always takes the most probable token. Cost: each prompt runs once, then one token a step of every
     answer that has not ended.
     """
     results: list[list[Sampled]] = [[] for _ in prompts]
@@ -106,6 +106,8 @@ class _Draws:
         """The next token of the answers `alive` by their logits (b, V), by inverse transform."""
         import torch
 
+        if self._temperature == 0:
+            return logits.argmax(dim=-1, keepdim=True)
         given = [self._streams[i].random() for i in alive]
         u = torch.tensor(given, dtype=torch.float64, device=logits.device)[:, None]
         p = torch.softmax(logits.double() / self._temperature, dim=-1)

@@ -1,14 +1,11 @@
-"""What makes a confidence of consistency and reflection, and the rule by which rows are kept."""
+"""What makes a confidence of consistency and reflection."""
 
 from __future__ import annotations
-
-from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
-Ties = Literal["drop", "keep"]
 
 
 def consistency(similarity: NDArray[np.floating], equal: NDArray[np.bool_], alpha: float) -> F64:
@@ -46,27 +43,3 @@ def confidence(consistent: F64, reflected: F64, beta: float) -> F64:
     """C = beta O + (1 - beta) S (n,); where one of them is NaN, the other alone."""
     parts = np.stack([consistent, reflected], axis=-1)
     return mixed(parts, np.array([beta, 1 - beta]))
-
-
-class Kept(NamedTuple):
-    """`keep` (n,), the `threshold`, and how many rows lie exactly on it."""
-
-    keep: NDArray[np.bool_]
-    threshold: float
-    ties: int
-
-
-def above(values: F64, threshold: Literal["median"] | float, ties: Ties) -> Kept:
-    """Keep rows above the threshold (n,); those on it only with ties `keep`, NaN never.
-
-    The median is over the rows that have a value, the mean of the middle two if their number is
-    even: at most half the rows lie above it, and far fewer where many are equal. O(n). Source:
-    Chen and Mueller, 2024 (arXiv 2403.12776).
-    """
-    known = values[~np.isnan(values)]
-    if threshold == "median":
-        limit = float(np.median(known)) if len(known) else float("nan")
-    else:
-        limit = float(threshold)
-    kept = values >= limit if ties == "keep" else values > limit
-    return Kept(kept, limit, int((values == limit).sum()))

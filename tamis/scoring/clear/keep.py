@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tamis.errors import RecipeError
+from tamis.numerics.above import Ties, above
 from tamis.scoring.base import Advance, PoolColumns, Rows
-from tamis.scoring.clear.confidence import Ties, above
 from tamis.scoring.transforms.columns import numbers, reasons
 
 # More equal rows than this share at the threshold make the rule drop far more than asked.

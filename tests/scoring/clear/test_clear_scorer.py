@@ -8,9 +8,10 @@ from tamis.language import question
 from tamis.language.entail import Entailment
 from tamis.language.forward import Engine, Pass
 from tamis.language.question import Case, ask, both_orders, spellings
+from tamis.numerics.above import above
 from tamis.scoring import registry
 from tamis.scoring.clear import prompts
-from tamis.scoring.clear.confidence import above, confidence, consistency
+from tamis.scoring.clear.confidence import confidence, consistency
 from tamis.scoring.clear.sampling import Comparison
 
 

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from tamis.numerics.above import above
 from tamis.numerics.options import answers
 from tamis.scoring.clear import similarity
-from tamis.scoring.clear.confidence import above, confidence, consistency, mean_of_known, mixed
+from tamis.scoring.clear.confidence import confidence, consistency, mean_of_known, mixed
 
 LETTERS = {"A": 1.0, "B": 0.0, "C": 0.5, "X": np.nan}
 VALUES = (1.0, 0.0, 0.5)
