@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.numerics.blocked import rows_per_block
-from tamis.numerics.transport import Plan, exact
+from tamis.numerics.transport import Plan, exact, solver
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -20,11 +20,13 @@ Pair = tuple[int, int]
 
 # Cells of one block of costs: 2 MB, which stays in a core's cache.
 _CELLS = 262_144
-# Exact solves of up to so many cells take less than a millisecond.
+# Exact solves of up to so many cells take POT less than a millisecond.
 _SMALL = 20_000
 # The duals that rank exchanges are smoothed by such shares of the usual gap between the nearest
-# and the middle row of a target: the next share where the last finds nothing better.
+# and the middle row of a target: the next share where the last finds nothing better. Where one
+# begins leads to other groups; small problems begin at each.
 _SMOOTH = (0.2, 0.1, 0.05)
+_BEGIN_SMALL = ((0.4, *_SMOOTH), _SMOOTH, _SMOOTH[1:], _SMOOTH[2:])
 
 
 @dataclass(slots=True)
@@ -183,14 +185,31 @@ def refine(problem: Problem, rows: Rows, *, exchanges: int, cut: int, tries: int
 
     Each step ranks pairs of the `cut` rows inside and the `cut` outside that the smoothed duals
     would rather exchange, skips pairs whose lower bound is not below the present cost, and
-    solves at most `tries` times (five times as often where solves are small): first many pairs at
-    once, then fewer, then one after another. The first that is better is taken.
+    solves at most `tries` times: first many pairs at once, then fewer, then one after another.
+    The first that is better is taken. Where solves are small there are five times as many, and
+    the best of several descents is taken.
     """
-    tries *= 5 if len(rows) * problem.distance.shape[1] <= _SMALL else 1
-    plan, w = problem.solve(rows), None
-    trace = [plan.value]
+    small = solver() == "pot" and len(rows) * problem.distance.shape[1] <= _SMALL
+    begin = problem.solve(rows)
+    descents = [
+        _descend(problem, rows, begin, shares, exchanges, cut, 5 * tries if small else tries)
+        for shares in (_BEGIN_SMALL if small else (_SMOOTH,))
+    ]
+    return min(descents, key=lambda found: round(found.plan.value, 12))
+
+
+def _descend(
+    problem: Problem,
+    rows: Rows,
+    plan: Plan,
+    shares: tuple[float, ...],
+    exchanges: int,
+    cut: int,
+    tries: int,
+) -> Refined:
+    trace, w = [plan.value], None
     margin = 1e-12 * max(1.0, float(problem.distance.max()))
-    shares, failed = list(_SMOOTH), set[tuple[Pair, ...]]()
+    failed: set[tuple[Pair, ...]] = set()
     while shares and len(trace) <= exchanges:
         u, w = smoothed(problem, rows, shares[0], w)
         pairs = _pairs(problem, rows, plan, (u, w), cut, margin)
@@ -205,7 +224,7 @@ def refine(problem: Problem, rows: Rows, *, exchanges: int, cut: int, tries: int
                 break
             failed.add(trial)
         else:
-            shares.pop(0)
+            shares = shares[1:]
     return Refined(rows, plan, trace, "exchanges" if shares else "no_better_pair")
 
 

@@ -33,11 +33,11 @@ class Goracs:
 
     Greedy start on the semi-relaxed problem, then steps that exchange rows while the exact cost
     (POO) falls: at most `exchanges` steps, among the `cut` most promising rows inside and outside,
-    with at most `tries` exact solves each (five times as many where they are small); exact lower
-    bounds spare many. The target is the pool's, or without one a random `sample` of the pool
-    itself. `group` names a column of pool and target: then each group's budget follows the
-    target's shares and is solved alone. The gain of a pick is how much its presence lowers the
-    cost.
+    with at most `tries` exact solves each; exact lower bounds spare many. Small problems get more
+    solves and the best of several descents. The target is the pool's, or without one a random
+    `sample` of the pool itself. `group` names a column of pool and target: then each group's
+    budget follows the target's shares and is solved alone. The gain of a pick is how much its
+    presence lowers the cost.
 
     Needs the n x m distances in memory: float64 up to 1e8 of them, float32 up to 4e8, `DataError`
     beyond. O(n m d) + lazy greedy + O(n m) a step. Exact solves are by POT (the extra `ot`);

@@ -179,6 +179,83 @@ def test_less_equals_the_formula():
     assert found.rows["cluster"].tolist() == per_group.argmax(axis=1).tolist()
 
 
+def less_loop(pool, features, weights, group, over):
+    """Cosine by cosine."""
+    target = pool.target
+    names = sorted(set(target.columns[group].tolist())) if group else [None]
+    scores = np.zeros(pool.n)
+    for i in range(pool.n):
+        found = []
+        for name in names:
+            rows = [j for j in range(target.n) if group is None or target.columns[group][j] == name]
+            value = 0.0
+            for feature, weight in zip(features, weights, strict=True):
+                a = pool.columns[feature][i].astype(float)
+                cosines = []
+                for j in rows:
+                    b = target.columns[feature][j].astype(float)
+                    size = np.sqrt(a @ a) * np.sqrt(b @ b)
+                    cosines.append(a @ b / size if size else 0.0)
+                value += weight * sum(cosines) / len(cosines)
+            found.append(value)
+        scores[i] = max(found) if over == "max" else sum(found) / len(found)
+    return scores
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 25),
+    st.integers(1, 8),
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from(["max", "mean"]),
+)
+def test_less_equals_the_loop(seed, n, m, checkpoints, grouped, over):
+    r = rng(seed)
+    features = tuple(f"f{c}" for c in range(checkpoints))
+    weights = tuple(r.uniform(0.01, 1, size=checkpoints).tolist())
+    # Small whole numbers: zero vectors, copies and ties among them.
+    given_pool = {f: r.integers(-2, 3, size=(n, 3)).astype(np.float32) for f in features}
+    given_target = {f: r.integers(-2, 3, size=(m, 3)).astype(np.float32) for f in features}
+    given_target["task"] = np.array(list("abc"), dtype=object)[r.integers(3, size=m)]
+    pool = Pool(n, given_pool, target=Pool(m, given_target))
+    group = "task" if grouped else None
+    want = less_loop(pool, features, weights, group, over)
+    method = Less(features=features, weights=weights, group=group, over_groups=over)
+    found = method.select(pool, n, rng=rng())
+    assert found.index.tolist() == np.argsort(-np.round(want, 10), kind="stable").tolist()
+    np.testing.assert_allclose(found.gain, want[found.index], atol=1e-9)
+
+
+def test_less_picks_the_same_in_blocks_and_precisions(monkeypatch):
+    r = rng(4)
+    x, y = r.normal(size=(50, 6)).astype(np.float16), r.normal(size=(7, 6)).astype(np.float16)
+
+    def picks(kind):
+        pool = Pool(50, {"g": x.astype(kind)}, target=Pool(7, {"g": y.astype(kind)}))
+        return Less(features=("g",)).select(pool, 20, rng=rng()).index.tolist()
+
+    want = picks(np.float32)
+    assert picks(np.float16) == picks(np.float64) == want
+    monkeypatch.setattr("tamis.selectors.less.rows_per_block", lambda columns: 3)
+    assert picks(np.float32) == want
+
+
+def test_less_refuses_bad_features_of_the_target():
+    x = rng().normal(size=(6, 3))
+    for bad in (np.nan, np.inf):
+        y = x.copy()
+        y[1, 2] = bad
+        for pool in (Pool(6, {"g": x}, Pool(6, {"g": y})), Pool(6, {"g": y}, Pool(6, {"g": x}))):
+            with pytest.raises(DataError, match="column g has NaN or infinity"):
+                Less(features=("g",)).select(pool, 2, rng=rng())
+    with pytest.raises(DataError, match="task"):
+        Less(features=("g",), group="task").select(
+            Pool(6, {"g": x}, Pool(6, {"g": x})), 2, rng=rng()
+        )
+
+
 def test_less_needs_a_fitting_target():
     x = rng().normal(size=(4, 3))
     with pytest.raises(DataError, match="needs a target"):
