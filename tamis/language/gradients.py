@@ -166,17 +166,27 @@ class Gradients:
 def square_norms(x: Any, d: Any) -> Any:
     """|sum_t outer(d_t, x_t)|^2 of each row, float64 (b,), from `x` (b, t, p) and `d` (b, t, q).
 
-    Short rows by Gram matrices in float64, where terms may cancel, t^2 (p + q); long ones by the
-    sum itself, a row at a time, t p q.
+    Short rows by Gram matrices, t^2 (p + q), in float64 where the tokens nearly cancel; long ones
+    by the sum itself, a row at a time, t p q.
     """
     import torch
 
     t, p, q = x.shape[1], x.shape[2], d.shape[2]
-    if 2 * t * (p + q) < p * q:
-        x, d = x.double(), d.double()
-        return ((d @ d.transpose(1, 2)) * (x @ x.transpose(1, 2))).sum(dim=(1, 2)).clamp_min(0)
-    rows = [(di.T @ xi).square().sum(dtype=torch.float64) for di, xi in zip(d, x, strict=True)]
-    return torch.stack(rows)
+    if t * (p + q) >= p * q:
+        rows = [(di.T @ xi).square().sum(dtype=torch.float64) for di, xi in zip(d, x, strict=True)]
+        return torch.stack(rows)
+    found = _grams(x, d)
+    apart = (d.square().sum(dim=2) * x.square().sum(dim=2)).sum(dim=1)
+    if bool((found < apart / 100).any()):
+        found = _grams(x.double(), d.double())
+    return found.clamp_min(0)
+
+
+def _grams(x: Any, d: Any) -> Any:
+    import torch
+
+    both = (d @ d.transpose(1, 2)).mul_(x @ x.transpose(1, 2))
+    return both.sum(dim=(1, 2), dtype=torch.float64)
 
 
 def _loss_gradient(network: Any, batch: Padded) -> tuple[Any, Any]:

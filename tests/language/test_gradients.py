@@ -155,6 +155,16 @@ def test_square_norms_by_either_way(shape: tuple[int, int, int, int]) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_norms_of_tokens_that_cancel() -> None:
+    rng = np.random.default_rng(1)
+    x = (100 + rng.normal(size=(1, 6, 50))).astype(np.float32)
+    d = rng.normal(size=(1, 6, 60)).astype(np.float32)
+    d -= d.mean(axis=1, keepdims=True)
+    expected = (np.einsum("btq,btp->bqp", d.astype(float), x.astype(float)) ** 2).sum()
+    found = square_norms(torch.from_numpy(x), torch.from_numpy(d))
+    assert float(found[0]) == pytest.approx(expected, rel=1e-6)
+
+
 def test_names_that_are_not_there(folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"named c_attn; there are down_proj, .*v_proj"):
         Gradients(engine(folder), ("c_attn",)).run(some_passes(2))

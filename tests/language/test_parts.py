@@ -117,3 +117,15 @@ def test_states_cover_what_stands_behind_the_last_target(folder: Path) -> None:
     assert np.abs(short["hidden_last"] - longer["hidden_last"]).max() > 1e-2
     np.testing.assert_allclose(none["hidden_last"], longer["hidden_last"], atol=1e-5)
     assert len(none["logprob"]) == 0
+
+
+@pytest.mark.model
+def test_the_real_model_gives_what_transformers_gives(base_model: Path) -> None:
+    rng = np.random.default_rng(3)
+    passes = [
+        Pass(rng.integers(0, 8192, size=n).tolist(), np.arange(n // 2, n)) for n in (6, 20, 31, 9)
+    ]
+    plain = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32).eval()
+    for found, p in zip(engine(base_model).run(passes, PARTS), passes, strict=True):
+        for part, expected in one_by_one(plain, p).items():
+            np.testing.assert_allclose(found[part], expected, rtol=1e-5, atol=1e-5, err_msg=part)
