@@ -72,6 +72,16 @@ class Quota:
         """The columns of the groups and those of the inner method."""
         return frozenset(self.by) | self._inner().needs()
 
+    @property
+    def target(self) -> str | None:
+        """Whether the inner method takes a target, as it says itself."""
+        return getattr(self._inner(), "target", None)
+
+    def target_needs(self) -> frozenset[str]:
+        """What the inner method needs of it."""
+        inner = self._inner()
+        return inner.target_needs() if hasattr(inner, "target_needs") else frozenset()
+
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """Picks group by group; gains are those of the inner method."""
         # Rows that are shown twice let a budget exceed the pool.

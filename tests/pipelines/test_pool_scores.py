@@ -204,6 +204,20 @@ def test_a_method_without_its_target_says_so_before_any_work(files: dict[str, st
     assert not (Path(files["store"]) / "samples").exists()
 
 
+def test_a_target_reaches_the_method_inside_a_quota(files: dict[str, str]) -> None:
+    _, facts, topics = select(
+        files,
+        scores={"embed": {}},
+        target={"path": files["target"]},
+        select={
+            "method": "quota",
+            "options": {"by": ["source"], "method": "gotd"},
+            "budget": {"rows": 6},
+        },
+    )
+    assert facts["target_rows"] == 6 and topics == ["train"] * 6
+
+
 LABELS = {
     "family": {"scorer": "metadata", "options": {"columns": ["topic"]}},
     "tags": {"options": {"column": "extra.annotation.tags"}},
