@@ -111,6 +111,17 @@ class Filter(_Strict):
         return self
 
 
+class Refine(_Strict):
+    """Better answers for some rows: a new version of the samples, with what was changed and why."""
+
+    method: Literal["clear_correct", "s3ft"]
+    model: str = Field(description="who writes answers: an entry of models, or one of tuned")
+    judge: str | None = Field(
+        None, description="who compares: an entry of models; default the model before any tuning"
+    )
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Budget(_Strict):
     """How much may be selected, in exactly one unit."""
 
@@ -243,6 +254,7 @@ class Recipe(_Strict):
     models: dict[Name, Model] = Field(default_factory=dict)
     tuned: dict[Name, Tuned] = Field(default_factory=dict)
     scores: dict[Name, Score] = Field(default_factory=dict)
+    refine: Refine | None = None
     filters: list[Filter] = Field(default_factory=list)
     target: Source | None = Field(None, description="rows the selection should come to resemble")
     licences: list[str] | None = Field(
