@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -102,3 +106,24 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start a server process that speaks the OpenAI protocol by a script: see openai_server.py;
+    gives its URL."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(**script: Any) -> str:
+        path = tmp_path / f"server-{len(running)}.json"
+        path.write_text(json.dumps(script), encoding="utf-8")
+        program = [sys.executable, str(Path(__file__).parent / "openai_server.py"), str(path)]
+        process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        return f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()

@@ -88,7 +88,7 @@ def test_null_takes_a_value_out() -> None:
             "exactly one of rows",
         ),
         ({**MINIMAL, "models": {"lm": {"path": "m"}}}, [], "prompt_style"),
-        ({**MINIMAL, "models": {"lm": {"prompt_style": "chat"}}}, [], "path and hub"),
+        ({**MINIMAL, "models": {"lm": {"prompt_style": "chat"}}}, [], "path, hub and endpoint"),
         ({**MINIMAL, "select": {"method": "top", "budget": {"rows": -1}}}, [], "greater"),
     ],
 )

@@ -37,6 +37,8 @@ _SCORERS = {
     "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),
     "keywords": ("tamis.scoring.labels.keywords", "Keywords"),
     "evol": ("tamis.scoring.evol", "Evol"),
+    "judge": ("tamis.scoring.judge", "Judge"),
+    "llm_tags": ("tamis.scoring.labels.llm_tags", "LlmTags"),
     "clear": ("tamis.scoring.clear.scorer", "Clear"),
     "clear_filter": ("tamis.scoring.clear.keep", "ClearFilter"),
     "rank": ("tamis.scoring.transforms.rank", "Rank"),
