@@ -1,6 +1,6 @@
 """The deita filter on a large pool, against one float32 product of the same size.
 
-python benchmarks/deita.py --out benchmarks/results/deita.json [--check]
+python benchmarks/deita.py --out benchmarks/results/deita.json
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--picks", type=int, default=5000)
     parser.add_argument("--tau", type=float, default=0.9)
-    parser.add_argument("--check", action="store_true", help="compare with the loop (minutes)")
+    parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     x = rows(given.rows, given.width)
@@ -65,13 +65,18 @@ def main() -> None:
         "seconds": round(seconds, 2),
         "aim_seconds": 20,
         "product_seconds": round(floor, 2),
-        "times_product": round(seconds / floor, 2),
-        "aim_times_product": 3,
+        "product_ratio": round(seconds / floor, 2),
+        "aim_product_ratio_at_most": 3,
     }
     if given.check:
         start = time.perf_counter()
         same = found.kept.tolist() == loop(x, given.tau, given.picks)
-        result |= {"loop_seconds": round(time.perf_counter() - start, 2), "same_rows": same}
+        slow = time.perf_counter() - start
+        result |= {
+            "loop_seconds": round(slow, 2),
+            "loop_ratio": round(slow / seconds, 2),
+            "same_rows": same,
+        }
     record(result, given.out)
 
 

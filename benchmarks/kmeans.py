@@ -60,7 +60,7 @@ def main() -> None:
         "seconds": round(ours, 2),
         "faiss_seconds": round(theirs, 2),
         "ratio": round(theirs / ours, 2),
-        "aim": 1,
+        "aim_ratio": 1,
         "inertia": inertia,
         "faiss_inertia": reached,
     }

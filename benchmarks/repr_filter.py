@@ -68,7 +68,7 @@ def main() -> None:
         "seconds": round(fast, 4),
         "loop_seconds": round(slow, 4),
         "ratio": round(slow / fast, 2),
-        "aim": 10,
+        "aim_ratio": 10,
         "threads": 1,
     }
     record(result, given.out)

@@ -54,39 +54,58 @@ def nearest(x: F32, centres: F32, *, block: int | None = None) -> tuple[Rows, F6
     `x` (n, d), `centres` (m, d), any scale. Near ties are decided in float64, so the answer does
     not depend on the block size or the number of threads. Time O(n m d), memory one block.
     """
+    index = nearest_index(x, centres, squares(x), block=block)
+    return index, square_distances(x, centres, index)
+
+
+def nearest_index(x: F32, centres: F32, square: F64, *, block: int | None = None) -> Rows:
+    """The first of these two; `square` (n,) is `squares(x)`, which many calls may share."""
     n, width = x.shape
     step = block or rows_per_block(len(centres), CELLS // 4)
-    half = 0.5 * _squares(centres)
+    half = 0.5 * squares(centres)
     half32 = half.astype(np.float32)
     longest = float(np.sqrt(2 * half.max()))
     index = np.empty(n, dtype=np.int64)
-    distance = np.empty(n)
+    # One block of memory for all: fresh pages cost as much as a pass over them.
+    room = np.empty((min(n, step), len(centres)), dtype=np.float32)
+    across = centres.T.astype(np.float32)
     margin = 4 * slack(width)
     for start in range(0, n, step):
         part = x[start : start + step]
-        scores = part @ centres.T
+        scores = np.matmul(part, across, out=room[: len(part)])
         scores -= half32
         best = scores.argmax(axis=1)
-        top = scores[np.arange(len(part)), best]
-        squares = _squares(part)
+        here = np.arange(len(part))
+        top = scores[here, best]
         # The error grows with the numbers that cancel: |x| |c| and |c|^2.
-        band = (margin * longest * (np.sqrt(squares) + longest)).astype(np.float32)
-        close = scores >= (top - band)[:, None]
-        for row in np.flatnonzero(np.count_nonzero(close, axis=1) > 1):
-            few = np.flatnonzero(close[row])
+        length = np.sqrt(square[start : start + step])
+        least = top - (margin * longest * (length + longest)).astype(np.float32)
+        scores[here, best] = -np.inf
+        for row in np.flatnonzero(scores.max(axis=1) >= least):
+            scores[row, best[row]] = top[row]
+            few = np.flatnonzero(scores[row] >= least[row])
             exact = centres[few].astype(np.float64) @ part[row].astype(np.float64) - half[few]
             best[row] = few[exact.argmax()]
         index[start : start + step] = best
-        chosen = centres[best].astype(np.float64)
-        chosen -= part
-        distance[start : start + step] = np.einsum("ij,ij->i", chosen, chosen)
-    return index, distance
+    return index
 
 
-def _squares(x: F32) -> F64:
-    squares = np.empty(len(x))
-    step = rows_per_block(x.shape[1])
+def square_distances(x: F32, centres: F32, index: Rows) -> F64:
+    """Squared distance of each row to its centre, row `index[i]` of `centres`."""
+    distance = np.empty(len(x))
+    step = rows_per_block(x.shape[1], CELLS // 4)
+    for start in range(0, len(x), step):
+        gap = centres[index[start : start + step]].astype(np.float64)
+        gap -= x[start : start + step]
+        distance[start : start + step] = np.einsum("ij,ij->i", gap, gap)
+    return distance
+
+
+def squares(x: F32) -> F64:
+    """Squared length of each row, in float64."""
+    square = np.empty(len(x))
+    step = rows_per_block(x.shape[1], CELLS // 4)
     for start in range(0, len(x), step):
         wide = x[start : start + step].astype(np.float64)
-        squares[start : start + step] = np.einsum("ij,ij->i", wide, wide)
-    return squares
+        square[start : start + step] = np.einsum("ij,ij->i", wide, wide)
+    return square

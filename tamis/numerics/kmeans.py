@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import DataError, require
-from tamis.numerics.blocked import nearest
+from tamis.numerics.blocked import nearest_index, square_distances, squares
 from tamis.numerics.device import resolve
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Engine = Literal["numpy", "torch", "faiss"]
-Assign = Callable[[F32, F32], tuple[Rows, F64]]
+Assign = Callable[[F32, F32, F64], Rows]
 
 # k-means++ looks at this many rows a centre: enough for good starts, cheap at any pool size.
 _SAMPLE = 16
@@ -86,16 +86,15 @@ def cluster(
 
 def means(x: F32, labels: Rows, k: int) -> tuple[F64, Rows]:
     """Mean of each cluster in float64 (zeros where empty), and the sizes."""
-    from scipy.sparse import csr_matrix
-
-    n = len(x)
     sizes = np.bincount(labels, minlength=k).astype(np.int64)
-    member = csr_matrix((np.ones(n), (labels, np.arange(n))), shape=(k, n))
+    order = np.argsort(labels, kind="stable")
     total = np.zeros((k, x.shape[1]))
-    # Columns in strips: scipy turns a float32 operand into float64 as a whole.
-    step = max(1, 16_777_216 // max(1, n))
-    for start in range(0, x.shape[1], step):
-        total[:, start : start + step] = member @ x[:, start : start + step].astype(np.float64)
+    start = 0
+    for cluster, end in enumerate(np.cumsum(sizes).tolist()):
+        for first in range(start, end, 65_536):
+            rows = order[first : min(first + 65_536, end)]
+            total[cluster] += x[rows].sum(axis=0, dtype=np.float64)
+        start = end
     return total / np.maximum(sizes, 1)[:, None], sizes
 
 
@@ -126,20 +125,22 @@ def plus_plus(x: F32, k: int, rng: np.random.Generator) -> F32:
 
 
 def _lloyd(x: F32, centres: F32, assign: Assign, iterations: int, tolerance: float) -> Clusters:
-    before = np.inf
-    steps = 0
-    labels, distance = assign(x, centres)
+    square = squares(x)
+    whole, before, steps = float(square.sum()), np.inf, 0
+    labels = assign(x, centres, square)
     while steps < iterations:
-        inertia = float(distance.sum())
-        if inertia >= before * (1 - tolerance) or inertia == 0:
+        mean, sizes = means(x, labels, len(centres))
+        # About their means: no pass over the rows.
+        inertia = whole - float(sizes @ np.einsum("ij,ij->i", mean, mean))
+        if inertia >= before * (1 - tolerance) or inertia <= 1e-12 * whole:
             break
         before = inertia
-        mean, sizes = means(x, labels, len(centres))
         # An empty cluster keeps its place: it may win rows back.
         centres = np.where(sizes[:, None] > 0, mean, centres).astype(np.float32)
-        labels, distance = assign(x, centres)
+        labels = assign(x, centres, square)
         steps += 1
-    return _compact(labels, centres, float(distance.sum()), steps)
+    inertia = float(square_distances(x, centres, labels).sum())
+    return _compact(labels, centres, inertia, steps)
 
 
 def _compact(labels: Rows, centres: F32, inertia: float, steps: int, engine: str = "") -> Clusters:
@@ -148,25 +149,21 @@ def _compact(labels: Rows, centres: F32, inertia: float, steps: int, engine: str
 
 
 def _numpy_assign(block: int | None) -> Assign:
-    return lambda x, centres: nearest(x, centres, block=block)
+    return lambda x, centres, square: nearest_index(x, centres, square, block=block)
 
 
 def _torch_assign(device: str) -> Assign:
     """Nearest centres on a torch device, in full float32; near ties follow the device."""
     import torch
 
-    def assign(x: F32, centres: F32) -> tuple[Rows, F64]:
+    def assign(x: F32, centres: F32, square: F64) -> Rows:
         c = torch.from_numpy(np.ascontiguousarray(centres)).to(device)
         half = (c.double() ** 2).sum(1).mul(0.5).float()
         labels = np.empty(len(x), dtype=np.int64)
-        distance = np.empty(len(x))
         for start in range(0, len(x), 65_536):
             part = torch.from_numpy(np.ascontiguousarray(x[start : start + 65_536])).to(device)
-            best = (part @ c.T - half).argmax(1)
-            gap = ((part - c[best]).double() ** 2).sum(1)
-            labels[start : start + 65_536] = best.cpu().numpy()
-            distance[start : start + 65_536] = gap.cpu().numpy()
-        return labels, distance
+            labels[start : start + 65_536] = (part @ c.T - half).argmax(1).cpu().numpy()
+        return labels
 
     return assign
 

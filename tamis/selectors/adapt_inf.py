@@ -60,7 +60,7 @@ class AdaptInf:
 
     name: ClassVar[str] = "adapt_inf"
     prefix: ClassVar[bool] = False
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         sentence="Covers, in each skill cluster, the range of the score that spreads it most.",
         needs="a vector of each row (projected gradients) and several scores",

@@ -39,7 +39,7 @@ class Cdas:
 
     name: ClassVar[str] = "cdas"
     prefix: ClassVar[bool] = False
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         sentence="Takes from every topic the rows whose answers are hardest given the instruction.",
         needs="IFD as a ratio of perplexities, and an embedding of the instruction",

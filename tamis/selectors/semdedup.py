@@ -42,7 +42,7 @@ class SemDeDup:
 
     name: ClassVar[str] = "semdedup"
     prefix: ClassVar[bool] = True
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         sentence="Drops rows that say the same as another row of their cluster.",
         needs="an embedding",
