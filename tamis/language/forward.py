@@ -14,6 +14,7 @@ from tamis.language.batch import batches
 from tamis.language.load import hidden_size, load_model, load_tokenizer, max_length, vocabulary
 from tamis.language.network import STATES, Network, Padded, Part, network
 from tamis.language.parallel import spread
+from tamis.language.prefix import shared
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
 
@@ -114,15 +115,23 @@ class Engine:
         `done` is told the numbers of the passes that are finished. When CUDA memory runs out the
         batch is halved, down to one sequence; then `TamisError`. Cost: one forward of every token
         that comes before a target (of all, when a state is asked for), and V times the targets
-        through the head, a chunk of them at a time.
+        through the head, a chunk of them at a time. What four passes or more begin with, such as a
+        system prompt, is read once a batch, unless a state is asked for: see `prefix`.
         """
         states = parts & STATES
         widths = np.array([len(p.ids) if states else p.width for p in passes], dtype=np.int64)
 
-        def forward(rows: np.ndarray) -> list[Mapping[Part, np.ndarray]]:
-            return self._forward([passes[i] for i in rows], widths[rows], parts)
+        group = length = np.zeros(len(passes), dtype=np.int64)
+        if len(passes) and not states and self.network.reads_on:
+            group, length = shared(passes)
 
-        found = self.each(widths, forward, done=done)
+        def forward(rows: np.ndarray) -> list[Mapping[Part, np.ndarray]]:
+            some = [passes[i] for i in rows]
+            batch = pad(some, widths[rows], resolve(self.device), shared=int(length[rows[0]]))
+            return self._forward(some, batch, parts)
+
+        # What is read from a cache takes memory too, about an eighth.
+        found = self.each(widths - length + length // 8, forward, group=group, done=done)
         nothing = {part: np.zeros(0) for part in parts | LOGPROB}
         return [nothing if values is None else values for values in found]
 
@@ -131,18 +140,25 @@ class Engine:
         widths: np.ndarray,
         compute: Callable[[np.ndarray], list[Any]],
         *,
+        group: np.ndarray | None = None,
         done: Done | None = None,
     ) -> list[Any]:
         """Run `compute` on batches of row numbers; its results in the order of the rows.
 
         `widths` (n,) tells how many tokens each row reads; rows of none give None. `compute` gets
-        rows of like width and returns one result a row. Batches, threads and memory as in `run`.
+        rows of like width, of one `group` (n,), and returns one result a row. Batches, threads and
+        memory as in `run`.
         """
         results: list[Any] = [None] * len(widths)
         wanted = np.flatnonzero(widths)
         if not len(wanted):
             return results
-        cut = [wanted[batch] for batch in batches(widths[wanted], self.budget)]
+        groups = (
+            [wanted]
+            if group is None
+            else [wanted[group[wanted] == number] for number in np.unique(group[wanted])]
+        )
+        cut = [rows[b] for rows in groups for b in batches(widths[rows], self.budget)]
         with spread(resolve(self.device)) as run:
             found = run(lambda rows: self._halving(rows, widths, compute), cut)
             for rows, values in zip(cut, found, strict=True):
@@ -180,12 +196,12 @@ class Engine:
         ]
 
     def _forward(
-        self, passes: list[Pass], widths: np.ndarray, parts: frozenset[Part]
+        self, passes: list[Pass], batch: Padded, parts: frozenset[Part]
     ) -> list[Mapping[Part, np.ndarray]]:
         import torch
 
         with torch.inference_mode():
-            found = self.network.run(pad(passes, widths, resolve(self.device)), parts)
+            found = self.network.run(batch, parts)
             arrays = {part: values.cpu().numpy() for part, values in found.items()}
         ends = np.cumsum([len(p.targets) for p in passes])[:-1]
         rows = {
@@ -195,8 +211,9 @@ class Engine:
         return [{part: rows[part][i] for part in rows} for i in range(len(passes))]
 
 
-def pad(passes: Sequence[Pass], widths: np.ndarray, device: str) -> Padded:
-    """The first `widths` (b,) tokens of each pass as one batch on the device."""
+def pad(passes: Sequence[Pass], widths: np.ndarray, device: str, *, shared: int = 0) -> Padded:
+    """The first `widths` (b,) tokens of each pass as one batch on the device; all of them begin
+    with the same `shared` tokens."""
     import torch
 
     ids = np.zeros((len(passes), widths.max()), dtype=np.int64)
@@ -207,4 +224,4 @@ def pad(passes: Sequence[Pass], widths: np.ndarray, device: str) -> Padded:
     targets = np.concatenate([p.targets for p in passes]).astype(np.int64)
     token = np.concatenate([np.asarray(p.ids, dtype=np.int64)[p.targets] for p in passes])
     tensors = (ids, mask, row, targets - 1, token)
-    return Padded(*(torch.from_numpy(t).to(device) for t in tensors))
+    return Padded(*(torch.from_numpy(t).to(device) for t in tensors), shared=shared)

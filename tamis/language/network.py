@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from tamis.language.prefix import after, reads_on
+
 # What one pass can give. Of each wanted token: its natural log-probability, the entropy in nats of
 # the distribution it was drawn from, and EL2N = |softmax - onehot(token)|_2. Of the sequence: the
 # mean of its last hidden states, and that of its last token, both after the final norm.
@@ -22,19 +24,21 @@ _PROBE_TOLERANCE = 1e-5
 class Padded:
     """A batch on the device: `ids`, `mask` (b, t), right-padded; for each of the m tokens to
     predict, its row and column `row`, `before` (the position that predicts it) and its id
-    `token`."""
+    `token`. All rows begin with the same `shared` tokens, which stand before every `before`."""
 
     ids: Any
     mask: Any
     row: Any
     before: Any
     token: Any
+    shared: int = 0
 
 
 class Network(Protocol):
     """A model that can say how probable given tokens are."""
 
     whole_logits: bool
+    reads_on: bool  # from a cache of what all rows begin with
 
     def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
         """The log-probability and the other `parts`: float32 tensors (m,), states (b, d)."""
@@ -48,12 +52,13 @@ class SplitNetwork:
     backbone: Any
     head: Any
     vocabulary: int
+    reads_on: bool = False
     whole_logits = False
 
     def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
         """See `Network`. Memory beyond the backbone: a few chunks of logits."""
         hidden = self.hidden(batch)
-        wanted = hidden[batch.row, batch.before]
+        wanted = hidden[batch.row, batch.before - batch.shared]
         size = chunk(wanted, self.vocabulary)
         found = [
             token_parts(self.head(rows), tokens, parts)
@@ -62,7 +67,9 @@ class SplitNetwork:
         return _joined(found) | _states(hidden, batch.mask, parts)
 
     def hidden(self, batch: Padded) -> Any:
-        """The last hidden states (b, t, d), after the final norm."""
+        """The last hidden states (b, t, d), after the final norm; those behind what is shared."""
+        if batch.shared:
+            return after(self.backbone, batch.ids, batch.mask, batch.shared)
         return self.backbone(**inputs(batch)).last_hidden_state
 
 
@@ -73,6 +80,7 @@ class WholeNetwork:
 
     model: Any
     whole_logits = True
+    reads_on = False
 
     def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
         """See `Network`."""
@@ -94,12 +102,16 @@ def network(model: Any, vocabulary: int) -> Network:
     Splitting is tried on a short probe: some architectures scale or cap their logits behind the
     head, and then backbone and head alone would give other values. Those run whole.
     """
+    import torch
+
     backbone, head = getattr(model, "base_model", None), model.get_output_embeddings()
     if backbone is None or backbone is model or head is None:
         return WholeNetwork(model)
-    if _agrees(model, backbone, head, vocabulary):
-        return SplitNetwork(backbone, head, vocabulary)
-    return WholeNetwork(model)
+    if not _agrees(model, backbone, head, vocabulary):
+        return WholeNetwork(model)
+    with torch.no_grad():
+        ids = _probe_ids(model, vocabulary)
+        return SplitNetwork(backbone, head, vocabulary, reads_on(backbone, ids))
 
 
 def token_parts(logits: Any, tokens: Any, parts: frozenset[Part]) -> dict[Part, Any]:
@@ -156,13 +168,19 @@ def inputs(batch: Padded) -> dict[str, Any]:
     return {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
 
 
+def _probe_ids(model: Any, vocabulary: int) -> Any:
+    import torch
+
+    device = next(model.parameters()).device
+    return torch.linspace(0, vocabulary - 1, 8, device=device).long()[None]
+
+
 def _agrees(model: Any, backbone: Any, head: Any, vocabulary: int) -> bool:
     import torch
 
     # Not inference mode: what a model may keep from this must serve passes with gradients too.
     with torch.no_grad():
-        device = next(model.parameters()).device
-        ids = torch.linspace(0, vocabulary - 1, 8, device=device).long()[None]
+        ids = _probe_ids(model, vocabulary)
         probe = Padded(ids, torch.ones_like(ids), ids[0], ids[0], ids[0])
         whole = model(**inputs(probe)).logits.float()
         hidden = getattr(backbone(**inputs(probe)), "last_hidden_state", None)

@@ -117,6 +117,7 @@ def test_out_of_memory_halves_the_batch(
 
     class Cramped:
         whole_logits = False
+        reads_on = False
 
         def run(self, batch: object, parts: frozenset[str]) -> dict[str, torch.Tensor]:
             sizes.append(tuple(batch.ids.shape))
@@ -142,6 +143,7 @@ def test_a_row_that_never_fits_is_a_clear_error(
 
     class Full:
         whole_logits = False
+        reads_on = False
 
         def run(self, batch: object, parts: frozenset[str]) -> dict[str, torch.Tensor]:
             raise torch.cuda.OutOfMemoryError("injected")
