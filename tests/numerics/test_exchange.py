@@ -70,7 +70,10 @@ def test_greedy_start_of_stored_cases(vectors):
 
 
 def test_scores_and_bounds_with_stored_duals(vectors):
-    z = np.load(vectors("goracs") / "mi_scores.npz")
+    path = vectors("goracs") / "mi_scores.npz"
+    if not path.is_file():
+        pytest.skip("no mi_scores among these vectors")
+    z = np.load(path)
     problem, rows = problem_of(z), z["S"].astype(np.int64)
     u = z["dual_x"].astype(np.float64)
     w = (problem.costs(rows) - u[:, None]).min(axis=0)
@@ -87,7 +90,8 @@ def test_scores_and_bounds_with_stored_duals(vectors):
     bounds = exchange.lower_bounds(problem, rows, plan, np.arange(len(rows)), outer)
     np.testing.assert_allclose(bounds, z["pair_lower_bound"], atol=1e-8)
     assert (bounds <= z["exchange_poo"] + 1e-9).all()
-    for i, o in [(0, 0), (3, 20), (6, 52)]:
+    last = np.array(z["exchange_poo"].shape) - 1
+    for i, o in (last * share // 2 for share in (0, 1, 2)):
         changed = np.append(np.delete(rows, i), outer[o])
         assert problem.solve(changed).value == pytest.approx(z["exchange_poo"][i, o], abs=1e-8)
 
