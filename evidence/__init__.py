@@ -1,0 +1,1 @@
+"""What tamis is worth, measured: a script prepares its data, runs a recipe and prints a table."""
