@@ -48,19 +48,20 @@ def signatures(sets: Ragged, permutations: int) -> U32:
     rng = np.random.default_rng(0)
     a = rng.integers(0, 2**32, permutations, dtype=np.uint32) | np.uint32(1)
     b = rng.integers(0, 2**32, permutations, dtype=np.uint32)
-    signed = np.full((permutations, len(sets)), 2**32 - 1, dtype=np.uint32)
+    signed = np.full((len(sets), permutations), 2**32 - 1, dtype=np.uint32)
     some = np.flatnonzero(np.diff(sets.indptr))
     upper = (sets.values >> np.uint64(32)).astype(np.uint32)
     for rows in _stretches(sets.indptr, some):
         begin, end = sets.indptr[rows[0]], sets.indptr[rows[-1] + 1]
-        part = upper[begin:end]
+        part, starts = upper[begin:end], sets.indptr[rows] - begin
         image = np.empty_like(part)
-        starts = sets.indptr[rows] - begin
+        least = np.empty((permutations, len(rows)), dtype=np.uint32)
         for k in range(permutations):
             np.multiply(part, a[k], out=image)
-            image += b[k]
-            signed[k, rows] = np.minimum.reduceat(image, starts)
-    return np.ascontiguousarray(signed.T)
+            np.add(image, b[k], out=image)
+            np.minimum.reduceat(image, starts, out=least[k])
+        signed[rows] = least.T
+    return signed
 
 
 def _stretches(indptr: Rows, some: Rows) -> list[Rows]:

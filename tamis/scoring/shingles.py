@@ -50,17 +50,24 @@ def tokens(texts: Sequence[str]) -> Ragged:
     """
     lowered = [text.lower() for text in texts]
     sizes = np.array([len(text) + 1 for text in lowered], dtype=np.int64)
-    joined = "".join(f"{text}\n" for text in lowered)
-    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    kinds = _kinds()[codes]
     # A text ends with a line break, which is no word character: no token goes on into the next.
-    inner = (kinds == _WORD) & (np.concatenate([[0], kinds[:-1]]) == _WORD)
-    places = np.flatnonzero(kinds)
-    starts = np.flatnonzero(~inner[places])
-    hashes = _summed(codes[places].astype(np.uint64) + np.uint64(1), starts, _IN_WORD)
-    ends = np.cumsum(sizes)
-    indptr = np.concatenate([[0], np.searchsorted(places[starts], ends)]).astype(np.int64)
+    codes = _codes("".join(f"{text}\n" for text in lowered))
+    kinds = _kinds()[codes]
+    word = kinds == _WORD
+    begins = kinds > 0
+    begins[1:] &= ~(word[1:] & word[:-1])
+    starts = np.flatnonzero(begins)
+    # What stands between two tokens counts as nothing.
+    letters = (codes.astype(np.uint64) + np.uint64(1)) * (kinds > 0)
+    hashes = _summed(letters, starts, _IN_WORD)
+    indptr = np.concatenate([[0], np.searchsorted(starts, np.cumsum(sizes))]).astype(np.int64)
     return Ragged(indptr, mix(hashes))
+
+
+def _codes(joined: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
+    if joined.isascii():
+        return np.frombuffer(joined.encode("ascii"), dtype=np.uint8)
+    return np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
 def ngrams(found: Ragged, n: int) -> Ragged:
@@ -111,9 +118,10 @@ def _summed(values: U64, starts: NDArray[np.int64], base: np.uint64) -> U64:
     `starts`."""
     if not len(starts):
         return np.empty(0, dtype=np.uint64)
-    sizes = np.diff(np.append(starts, len(values)))
-    place = np.arange(len(values)) - np.repeat(starts, sizes)
-    return np.add.reduceat(values * _powers(base, int(sizes.max()))[place], starts)
+    sizes = np.diff(starts, append=len(values))
+    place = np.arange(starts[0], len(values)) - np.repeat(starts, sizes)
+    weighed = values[starts[0] :] * _powers(base, int(sizes.max()))[place]
+    return np.add.reduceat(weighed, starts - starts[0])
 
 
 def _powers(base: np.uint64, count: int) -> U64:

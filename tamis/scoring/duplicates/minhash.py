@@ -162,7 +162,7 @@ class DuplicatesMinhash:
         sizes = np.zeros(len(wanted), dtype=np.int64)
         parts, numbers = [], [np.empty(0, dtype=np.int64)]
         for places, tokens in _tokens(rows, self.view, place >= 0):
-            sets = shingles.distinct(shingles.ngrams(tokens, self.ngram))
+            sets = shingles.ngrams(tokens, self.ngram)
             sizes[place[places]] = np.diff(sets.indptr)
             parts.append(sets.values)
             numbers.append(place[places])

@@ -64,18 +64,20 @@ def _bucket_pairs(key: NDArray[np.uint64]) -> list[tuple[Places, Places]]:
 
 
 def jaccard(sets: Ragged, first: Places, second: Places) -> F64:
-    """|A & B| / |A | B| of pairs of rows of `sets`, each of distinct hashes; 0 for two empty sets.
+    """|A & B| / |A | B| of pairs of rows of `sets`, as sets; 0 for two empty ones.
 
-    O(hashes log hashes) once and O(hashes of the pairs), in blocks.
+    O(hashes of the rows and of the pairs), in blocks.
     """
     from scipy.sparse import csr_matrix
 
-    sizes = np.diff(sets.indptr)
-    _, column = np.unique(sets.values, return_inverse=True)
-    width = int(column.max(initial=0)) + 1
-    member = csr_matrix(
-        (np.ones(len(column), dtype=np.int8), column, sets.indptr), shape=(len(sets), width)
-    )
+    # A hash is its own column; 63 bits of it tell as much.
+    column = (sets.values >> np.uint64(1)).astype(np.int64)
+    ones = np.ones(len(column), dtype=np.int8)
+    shape = (len(sets), np.iinfo(np.int64).max)
+    member = csr_matrix((ones, column, sets.indptr), shape=shape)
+    member.sum_duplicates()
+    member.data[:] = 1
+    sizes = np.diff(member.indptr)
     weight = np.cumsum(sizes[first] + sizes[second])
     cuts = np.flatnonzero(np.diff(weight // _BLOCK)) + 1
     shared = [
