@@ -14,14 +14,16 @@ import pyarrow as pa
 
 from tamis import samples
 from tamis.errors import RecipeError
-from tamis.language import load
+from tamis.language import endpoint, load
 from tamis.language.choices import after
-from tamis.language.forward import Engine
+from tamis.language.endpoint import Client
+from tamis.language.forward import Done, Engine
+from tamis.language.replies import Reply
 from tamis.recipe import Model
 from tamis.scoring import digit_prompt
 from tamis.scoring.base import Advance, Columns
 from tamis.scoring.digit_prompt import DigitPrompt
-from tamis.scoring.digits import expectation
+from tamis.scoring.digits import DIGITS, expectation
 
 Axis = Literal["complexity", "quality"]
 AXES: tuple[Axis, ...] = ("complexity", "quality")
@@ -40,6 +42,8 @@ NO_ROOM = "template_does_not_fit"
 NO_DIGIT = "no_digit"
 # Below this probability of all six digits together, the model was about to say something else.
 LEAST_MASS = 0.01
+# Likely tokens asked of a server: what they offer, and room for all six digits.
+TOP = 20
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ class Evol:
     def identity(self) -> Mapping[str, Any]:
         """The model and the templates in use."""
         templates = {axis: getattr(self, axis) for axis in sorted(set(self.axes))}
-        return {"model": load.identity(self.model), "templates": templates}
+        served = self.model.endpoint is not None
+        model = endpoint.identity(self.model) if served else load.identity(self.model)
+        return {"model": model, "templates": templates}
 
     def check(self) -> None:
         """Raise if the model is not there, or was trained with other templates."""
@@ -84,6 +90,13 @@ class Evol:
             raise RecipeError("evol.axes must name complexity, quality or both")
         for axis in self.axes:
             digit_prompt.check(getattr(self, axis), f"evol.{axis}")
+        if self.model.endpoint is not None:
+            endpoint.check(self.model, self.name)
+            if self.model.prompt_style != "plain":
+                raise RecipeError(
+                    "evol: its template stands alone: set prompt_style of the endpoint to plain"
+                )
+            return
         load.check(self.model)
         known = _card(self.model)
         for axis in self.axes if known is not None else ():
@@ -113,25 +126,28 @@ class Evol:
         rows = [pairs(m) for m in samples.decode_messages(batch.column("messages"))]
         n = len(rows)
         truncated, reason = np.zeros(n, dtype=bool), np.full(n, None, dtype=object)
+        reason[[not turns for turns in rows]] = NO_INSTRUCTION
+        work = [
+            _Asked(i, turn, axis, *texts)
+            for i, turns in enumerate(rows)
+            for turn, texts in enumerate(turns)
+            for axis in AXES
+            if axis in self.axes
+        ]
+        if self.model.endpoint is not None:
+            logprobs = self._served(work, reason)
+            advance(n)
+        else:
+            logprobs = self._local(work, truncated, reason, _counted(work, n, advance))
         values = {axis: [[np.nan] * max(1, len(turns)) for turns in rows] for axis in AXES}
         mass = np.full(n, np.inf)
-        places, prompts, tokens = self._prompts(rows, truncated, reason)
-        digits = np.array(tokens, dtype=np.int64).reshape(-1, 6)
-        left = np.bincount([i for i, _, _ in places], minlength=n)
-        advance(int((left == 0).sum()))
-
-        def done(finished: np.ndarray) -> None:
-            before = left > 0
-            np.subtract.at(left, [places[k][0] for k in finished], 1)
-            advance(int((before & (left == 0)).sum()))
-
-        logprobs = after(self._engine, prompts, digits, done=done)
         found, masses = expectation(logprobs), np.exp(logprobs).sum(axis=1)
-        self._masses.extend(masses.tolist())
-        for (i, turn, axis), value, m in zip(places, found.tolist(), masses.tolist(), strict=True):
-            values[axis][i][turn] = value
+        self._masses.extend(masses[~np.isnan(masses)].tolist())
+        for asked, value, m in zip(work, found.tolist(), masses.tolist(), strict=True):
+            i = asked.row
+            values[asked.axis][i][asked.turn] = value
             mass[i] = min(mass[i], m)
-            if np.isnan(value):
+            if np.isnan(value) and reason[i] is None:
                 reason[i] = NO_DIGIT
         mass[np.isinf(mass)] = np.nan
         used = [values[axis] for axis in AXES if axis in self.axes]
@@ -146,26 +162,53 @@ class Evol:
             "reason": reason,
         }
 
-    def _prompts(
-        self, rows: Sequence[list[tuple[str, str]]], truncated: np.ndarray, reason: np.ndarray
-    ) -> tuple[list[tuple[int, int, Axis]], list[list[int]], list[list[int]]]:
-        """Row, turn and axis of each prompt, its ids and those of the digits."""
-        places: list[tuple[int, int, Axis]] = []
-        prompts, tokens = [], []
-        for i, turns in enumerate(rows):
-            if not turns:
-                reason[i] = NO_INSTRUCTION
-            for turn, (instruction, response) in enumerate(turns):
-                for axis, prompt in self._templates.items():
-                    ids, cut = prompt.ids(instruction, response)
-                    truncated[i] |= cut
-                    if ids is None:
-                        reason[i] = NO_ROOM
-                        continue
-                    places.append((i, turn, axis))
-                    prompts.append(ids)
-                    tokens.append(prompt.digits)
-        return places, prompts, tokens
+    def _local(
+        self, work: Sequence[_Asked], truncated: np.ndarray, reason: np.ndarray, done: Done
+    ) -> np.ndarray:
+        """Log-probabilities (m, 6) of the digits by the weights here; NaN where nothing fits."""
+        prompts, tokens, fits = [], [], []
+        for k, asked in enumerate(work):
+            prompt = self._templates[asked.axis]
+            ids, cut = prompt.ids(asked.instruction, asked.response)
+            truncated[asked.row] |= cut
+            if ids is None:
+                reason[asked.row] = NO_ROOM
+                continue
+            prompts.append(ids)
+            tokens.append(prompt.digits)
+            fits.append(k)
+        place = np.array(fits, dtype=np.int64)
+        done(np.setdiff1d(np.arange(len(work)), place))
+        digits = np.array(tokens, dtype=np.int64).reshape(-1, DIGITS)
+        logprobs = np.full((len(work), DIGITS), np.nan)
+        logprobs[place] = after(self._engine, prompts, digits, done=lambda f: done(place[f]))
+        return logprobs
+
+    def _served(self, work: Sequence[_Asked], reason: np.ndarray) -> np.ndarray:
+        """The same by a server, NaN where it does not tell every digit."""
+        texts = [
+            digit_prompt.filled(
+                getattr(self, asked.axis),
+                {"instruction": asked.instruction, "response": asked.response},
+            )
+            for asked in work
+        ]
+        logprobs = np.full((len(work), DIGITS), np.nan)
+        for k, reply in enumerate(self._client.ask(texts, max_tokens=1, logprobs=TOP)):
+            if not isinstance(reply, Reply):
+                reason[work[k].row] = reply.reason
+            elif reply.tokens:
+                told = reply.tokens[0][1]
+                for d in range(DIGITS):
+                    # Some tokenizers join the space before a digit to it.
+                    same = [p for token, p in told.items() if token.strip() == str(d + 1)]
+                    if same:
+                        logprobs[k, d] = np.logaddexp.reduce(same)
+        return logprobs
+
+    @cached_property
+    def _client(self) -> Client:
+        return Client(self.model)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -179,6 +222,31 @@ class Evol:
     def _templates(self) -> dict[Axis, DigitPrompt]:
         tokenizer, limit = self._engine.tokenizer, self._engine.max_length
         return {a: DigitPrompt(tokenizer, getattr(self, a), limit) for a in AXES if a in self.axes}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One turn to be judged along one axis."""
+
+    row: int
+    turn: int
+    axis: Axis
+    instruction: str
+    response: str
+
+
+def _counted(work: Sequence[_Asked], n: int, advance: Advance) -> Done:
+    """Tells `advance` of rows whose last turn is judged."""
+    owner = np.array([asked.row for asked in work], dtype=np.int64)
+    left = np.bincount(owner, minlength=n)
+    advance(int((left == 0).sum()))
+
+    def done(finished: np.ndarray) -> None:
+        before = left > 0
+        np.subtract.at(left, owner[finished], 1)
+        advance(int((before & (left == 0)).sum()))
+
+    return done
 
 
 def pairs(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -186,3 +186,38 @@ def test_wrong_templates_are_told(folder: Path, tmp_path: Path) -> None:
         build(tmp_path / "m")
     with pytest.raises(RecipeError, match="the one given is"):
         build(tmp_path / "m", axes=["quality"], quality="{instruction} ")
+
+
+def test_a_server_that_tells_all_digits_is_as_good(serve: Callable[..., str], batch: Any) -> None:
+    import math
+
+    import httpx
+
+    weights = [1, 2, 3, 4, 5, 12]
+    top = {str(k): math.log(w / 30) for k, w in enumerate(weights, 1)}
+    # One of the digits in two spellings, and a token that is none.
+    top |= {"6": math.log(10 / 30), " 6": math.log(2 / 30), "the": math.log(3 / 30)}
+    url = serve(reply=["6"], top=top, faults=[400], forever=True, mark="tedious")
+    endpoint = {"url": url, "model": "m"}
+    model = Model.model_validate({"endpoint": endpoint, "prompt_style": "plain"})
+    options = {**SHORT, "axes": ["quality"]}
+    scorer = registry.build("evol", model=model, options=options, device="cpu")
+    rows = [talk(("user", "q"), ("assistant", "a")), talk(("user", "tedious")), talk()]
+    told: list[int] = []
+    found = scorer.score(batch(rows), advance=told.append)
+    expected = sum(k * w for k, w in enumerate(weights, 1)) / sum(weights)
+    assert found["quality"][0] == pytest.approx([expected])
+    assert found["mass"][0] == pytest.approx(27 / 30) and sum(told) == 3
+    assert found["reason"].tolist() == [None, "refused_by_endpoint", "no_instruction"]
+    bodies = [r["body"] for r in httpx.get(url).json()["requests"]]
+    assert {b["prompt"] for b in bodies} == {"Q:q\nR:a\nS: ", "Q:tedious\nR:\nS: "}
+    assert all(b["max_tokens"] == 1 and b["logprobs"] == 20 for b in bodies)
+    del top["3"]
+    endpoint["url"] = serve(reply=["6"], top=top)
+    model = Model.model_validate({"endpoint": endpoint, "prompt_style": "plain"})
+    scorer = registry.build("evol", model=model, options=options, device="cpu")
+    found = scorer.score(batch(rows[:1]), advance=told.append)
+    assert np.isnan(found["total"]).all() and found["reason"].tolist() == ["no_digit"]
+    chat = model.model_copy(update={"prompt_style": "chat"})
+    with pytest.raises(RecipeError, match="prompt_style of the endpoint to plain"):
+        registry.build("evol", model=chat, options=options, device="cpu")

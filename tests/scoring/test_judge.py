@@ -167,7 +167,7 @@ def test_local_models_and_endpoints_are_told_apart(tmp_path: Any) -> None:
         registry.build("judge", model=local, options={}, device="cpu")
     endpoint = {"endpoint": {"url": "http://localhost:1/v1", "model": "m"}, "prompt_style": "chat"}
     served = Model.model_validate(endpoint)
-    for kind in ("nll", "evol", "tokens"):
+    for kind in ("nll", "ifd", "tokens"):
         with pytest.raises(RecipeError, match="localhost:1/v1 is an endpoint"):
             registry.build(kind, model=served, options={}, device="cpu")
     with pytest.raises(RecipeError, match="highest from 2 to 9"):
