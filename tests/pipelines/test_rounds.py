@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
@@ -16,10 +17,12 @@ import safetensors.numpy
 from tamis.errors import RecipeError
 from tamis.numerics import round_weights
 from tamis.pipelines.context import Context
+from tamis.pipelines.pool import snapshot
 from tamis.pipelines.run import Summary, run
-from tamis.recipe import Recipe
+from tamis.recipe import Model, Recipe
 from tamis.storage import files, manifests
 from tamis.storage.artifact import Artifact, Store
+from tamis.trainer import gap
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "dog"]
 ROWS = [
@@ -134,6 +137,30 @@ def test_the_selection_is_what_all_rounds_picked(done: Summary) -> None:
     # The last training is that of the recipe: its own number of epochs.
     final = store.get("models", done.keys["chosen/model"])
     assert final.facts["rows_seen"] == 2 * final.facts["rows"] == 40
+
+
+def test_the_scores_are_those_of_the_model_tuned_on_the_round(
+    done: Summary, blocks: Any, no_progress: Any
+) -> None:
+    store = Store(done.store)
+    pool = snapshot(store, {"pool": done.keys["samples/pool"]})
+    (first, _), (second, _), _ = rounds(store)
+    scored = store.get("evaluations", second.seal["inputs"]["scores"])
+    tuned = store.folder("models", scored.seal["inputs"]["tuned"]) / "model"
+    untuned = blocks["models"]["lm"]["path"]
+    found = pq.read_table(scored.path / "rows.parquet")
+    scores = {}
+    for path in (str(tuned), untuned):
+        scores[path] = gap.answer_gap(
+            pool.rows(pa.array(ids_of(first)), ["id", "messages", "tools"]),
+            Model(path=path, prompt_style="plain"),
+            max_new_tokens=6,
+            device="cpu",
+            progress=no_progress,
+            title="score",
+        )
+    assert scores[str(tuned)] == found
+    assert scores[untuned] != found
 
 
 def test_another_run_computes_nothing(go: Callable[..., Summary], done: Summary) -> None:
