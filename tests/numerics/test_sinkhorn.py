@@ -176,6 +176,45 @@ def test_momentum_is_found():
     np.testing.assert_allclose(calibrated(runs[None].g), calibrated(runs[1.0].g), atol=1e-6)
 
 
+def test_relaxation_follows_the_theory():
+    for rate in (0.05, 0.2, 0.5):
+        best = 2 / (1 + np.sqrt(1 - rate))
+        assert sinkhorn._relaxation(1.0, rate) == pytest.approx(best)
+        # There the error falls by best - 1 each time, and nothing is changed any more.
+        assert sinkhorn._relaxation(best, best - 1) == best
+        # From too little of it, its slower rate leads to the same: the larger root of
+        # (x + w - 1)^2 = x w^2 rate.
+        w = 1 + (best - 1) / 2
+        half = (w * w * rate - 2 * (w - 1)) / 2
+        slower = half + np.sqrt(half * half - (w - 1) ** 2)
+        assert sinkhorn._relaxation(w, slower) == pytest.approx(best)
+    assert 1 < sinkhorn._relaxation(1.8, 1.2) < 1.8
+    assert sinkhorn._relaxation(1.5, 0.999) < 1.8
+
+
+@pytest.mark.parametrize("stored", [0, 10**9])
+def test_a_sweep_tells_the_error_of_both_marginals(stored):
+    y, x = clouds(10)
+    problem = sinkhorn._Problem(y, x, "float64", "cpu", stored)
+    problem.epsilon = 0.7
+    cost = ((y[:, None].astype(float) - x[None].astype(float)) ** 2).sum(axis=2)
+    problem._sweep(1.0)
+    for omega in (1.0, 1.4, 1.7):
+        f = problem.f.numpy().copy()
+        error = problem._sweep(omega)
+        plan = np.exp((f[:, None] + problem.g.numpy() - cost) / 0.7)
+        rows, columns = (np.abs(plan.sum(axis=a) - 1 / plan.shape[1 - a]).sum() for a in (0, 1))
+        assert error == pytest.approx(rows + columns, rel=1e-6)
+
+
+def test_a_target_that_vanished_comes_back():
+    y, x = clouds(11)
+    problem = sinkhorn._Problem(y, x, "float64", "cpu", 0)
+    problem.f[2] -= 1000  # exp(-2000) is 0
+    error, _ = problem.run(0.5, 1e-6, 500, None)
+    assert error <= 1e-6
+
+
 def test_too_much_momentum_is_given_up():
     y, x = clouds(7)
     found = sinkhorn.solve(y, x, 1.0, tolerance=1e-8, iterations=2000, momentum=1.99)
