@@ -6,12 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
+import orjson
 
 from tamis.errors import DataError, TamisError
 from tamis.language.batch import batches
-from tamis.language.load import hidden_size, load_model, load_tokenizer, max_length, vocabulary
+from tamis.language.load import (
+    hidden_size,
+    identity,
+    load_model,
+    load_tokenizer,
+    max_length,
+    vocabulary,
+)
 from tamis.language.network import STATES, Network, Padded, Part, network
 from tamis.language.parallel import spread
 from tamis.language.prefix import shared
@@ -24,6 +33,8 @@ _BUDGET = {"cpu": 1024, "cuda": 32_768}
 _WHOLE_VALUES = 2**28
 
 Done = Callable[[np.ndarray], None]
+# The networks in use, by the content of the model.
+_LOADED: WeakValueDictionary[bytes, Network] = WeakValueDictionary()
 LOGPROB: frozenset[Part] = frozenset({"logprob"})
 
 
@@ -85,8 +96,13 @@ class Engine:
 
     @cached_property
     def network(self) -> Network:
-        """The loaded model."""
-        return network(load_model(self.model, resolve(self.device)), self.vocabulary)
+        """The loaded model, in memory once for all engines of the same model and device."""
+        device = resolve(self.device)
+        key = orjson.dumps([identity(self.model), device])
+        found = _LOADED.get(key)
+        if found is None:
+            found = _LOADED[key] = network(load_model(self.model, device), self.vocabulary)
+        return found
 
     @cached_property
     def budget(self) -> int:

@@ -45,7 +45,7 @@ class Network(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class SplitNetwork:
     """Backbone and head apart: logits exist only where a token is predicted, a chunk at a time."""
 
@@ -73,7 +73,7 @@ class SplitNetwork:
         return self.backbone(**inputs(batch)).last_hidden_state
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class WholeNetwork:
     """Models that hide their backbone or do more to logits than their head does: the logits of the
     whole batch are made (b x t x V), so batches must be smaller; values are the same."""

@@ -83,7 +83,7 @@ class Influence:
             model = self._surrogate(vectors[some], classes[some] if len(classes) else None)
             v = model.gradient()
             value[some] = model.dots(self._inverse(model, v))
-            facts |= {"gradient_norm": float(np.linalg.norm(v)), "numbers": len(v)}
+            facts |= {"gradient_norm": round(float(np.linalg.norm(v)), 6), "numbers": len(v)}
         advance(rows.n)
         return PoolColumns({"value": value, "reason": reason}, facts=facts)
 

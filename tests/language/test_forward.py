@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tamis.errors import DataError, TamisError
+from tamis.language import forward
 from tamis.language.forward import Engine, Pass
 from tamis.language.network import SplitNetwork, WholeNetwork, network
 from tamis.recipe import Model
@@ -188,6 +189,15 @@ def test_models_with_more_behind_the_head_run_whole(plain: torch.nn.Module, fold
 def test_targets_nothing_predicts_are_refused(targets: list[int]) -> None:
     with pytest.raises(DataError, match="targets"):
         Pass([1, 2, 3, 4, 5], np.array(targets))
+
+
+def test_engines_of_one_model_share_its_weights(folder: Path, tiny_lm: Callable[..., Path]) -> None:
+    first, second = engine(folder, 10), engine(folder)
+    assert first.network is second.network
+    assert engine(tiny_lm(seed=1)).network is not first.network
+    known = id(first.network)
+    del first, second
+    assert not [n for n in forward._LOADED.values() if id(n) == known]
 
 
 def test_nothing_to_do(folder: Path) -> None:

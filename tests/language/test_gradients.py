@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,7 @@ def test_names_that_are_not_there(folder: Path) -> None:
 
 def test_a_layer_that_runs_twice_is_refused(folder: Path) -> None:
     runner = Gradients(engine(folder), (), 0)
+    runner.engine.network = copy.deepcopy(runner.engine.network)
     blocks = runner.engine.network.backbone.layers
     blocks[1].mlp.gate_proj = blocks[0].mlp.gate_proj
     with pytest.raises(TamisError, match="runs twice"):
