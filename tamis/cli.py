@@ -25,6 +25,7 @@ for command in (
     stages.run,
     stages.ingest,
     stages.score,
+    stages.refine,
     stages.select,
     training.export,
     training.tune,

@@ -161,6 +161,33 @@ def _score_flags(
     return {**content, "scores": scores}
 
 
+def refine(
+    recipe: Annotated[str, typer.Argument(help="A recipe with a block refine.")],
+    store: StoreOption = None,
+    setting: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give rows better answers: a new version of the samples that shows before, after and why."""
+    from tamis import recipe as recipes
+
+    summary = common.run_until(recipes.load(recipe, setting or []), store, "refine")
+    facts = {
+        name: {
+            "samples": summary.keys[f"samples/{name}"],
+            **{k: told[k] for k in ("method", "changed", "actions", "reasons")},
+        }
+        for name, told in summary.facts("refine").items()
+    }
+    if as_json:
+        common.print_json(facts)
+        return
+    counted = ("actions", "reasons")
+    rows = [
+        {"source": n, **f, **{name: _counts(f[name]) for name in counted}} for n, f in facts.items()
+    ]
+    common.table("", rows)
+
+
 def select(
     method: Annotated[str | None, typer.Option(help="Selection method.")] = None,
     rows: Annotated[int | None, typer.Option(help="Budget in rows.")] = None,

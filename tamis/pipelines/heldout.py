@@ -10,6 +10,7 @@ import numpy as np
 from tamis.numerics.allocate import allocate
 from tamis.pipelines import licences
 from tamis.pipelines.columns import Columns
+from tamis.pipelines.refined_rows import FROM
 from tamis.recipe import Recipe
 
 LEAST, MOST = 50, 500
@@ -37,7 +38,7 @@ def split(
     rows = np.arange(len(columns.pool)) if among is None else np.flatnonzero(among)
     n = len(rows)
     wanted = min(max(math.ceil(n * percent / 100), LEAST), MOST, n // 2)
-    keys = columns.values("content_key")[rows]
+    keys = _first_keys(columns)[rows]
     content, first, copies = np.unique(keys, return_index=True, return_inverse=True)
     groups = columns.values(group_by)[rows[first]].astype(str)
     names, group = np.unique(groups, return_inverse=True)
@@ -51,6 +52,15 @@ def split(
     mask = np.zeros(len(columns.pool), dtype=bool)
     mask[rows] = chosen[copies]
     return mask
+
+
+def _first_keys(columns: Columns) -> np.ndarray:
+    """The content of each row (n,) as it was ingested: refining moves no row in or out."""
+    keys: np.ndarray = columns.values("content_key")
+    if FROM not in columns.pool.columns():
+        return keys
+    before = columns.values(FROM)
+    return np.where(before == None, keys, before)  # noqa: E711 - element by element
 
 
 def _hash(key: str) -> str:

@@ -17,6 +17,7 @@ from tamis.numerics.device import resolve
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
 from tamis.pipelines import heldout, plan, runlog, signals
+from tamis.pipelines import refine as refining
 from tamis.pipelines import select as selecting
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.columns import Columns
@@ -77,6 +78,7 @@ def run(ctx: Context, *, until: str | None = None, runner: Runner | None = None)
     """
     names = stages(ctx.recipe, until)
     plan.check(ctx.recipe, ctx.store, ctx.device)
+    refining.check(ctx.recipe, ctx.store, ctx.device)
     runner = runner or (lambda name, keys: STAGES[name](ctx, keys))
     log = runlog.begin(ctx)
     outcomes: list[Outcome] = []
@@ -100,6 +102,7 @@ def stages(recipe: Recipe, until: str | None = None) -> list[str]:
     asked = {
         "ingest": True,
         "score": True,
+        "refine": recipe.refine is not None,
         "select": recipe.select is not None,
         "export": recipe.select is not None,
         "tune": recipe.tune is not None,
@@ -128,6 +131,8 @@ def ingest(ctx: Context, keys: Keys) -> Outcome:
     for name, source in ctx.recipe.sources.items():
         if source.stored:
             artifact, old = ctx.store.get("samples", ctx.store.latest("samples")[name]), True
+            if ctx.recipe.refine is not None:
+                artifact = refining.ingested(ctx.store, artifact)
         else:
             artifact, old = ingest_source(
                 ctx.store, name, source, say=ctx.say, progress=ctx.progress
@@ -160,6 +165,23 @@ def score(ctx: Context, keys: Keys) -> Outcome:
     """Score the pool by every scorer of the recipe, and the target by those the method compares."""
     target = _target(ctx, keys) if "target" in keys else None
     return signals.score(ctx, _pool(ctx, keys), target)
+
+
+def refine(ctx: Context, keys: Keys) -> Outcome:
+    """Give rows better answers, and score those that have: the run goes on with the new version."""
+    start = time.monotonic()
+    columns = _columns(ctx, keys)
+    made = refining.refine(ctx, columns, heldout.mask(ctx.recipe, columns))
+    for name, (artifact, _) in made.items():
+        ctx.store.point("samples", name, artifact.key)
+    versions = {f"samples/{name}": artifact.key for name, (artifact, _) in made.items()}
+    scored = score(ctx, {**keys, **versions})
+    reused = sum(old for _, old in made.values())
+    facts = {name: artifact.facts for name, (artifact, _) in made.items()}
+    seconds = time.monotonic() - start
+    return Outcome(
+        "refine", {**versions, **scored.keys}, reused, len(made) - reused, seconds, facts
+    )
 
 
 def select(ctx: Context, keys: Keys) -> Outcome:
@@ -300,6 +322,7 @@ def _needed(block: Block | None) -> Block:
 STAGES: dict[str, Callable[[Context, Keys], Outcome]] = {
     "ingest": ingest,
     "score": score,
+    "refine": refine,
     "select": select,
     "export": export,
     "tune": tune,

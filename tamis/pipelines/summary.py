@@ -31,6 +31,7 @@ def lines(summary: Summary) -> list[str]:
     """The summary for people: what was kept, what it gave, where the report lies."""
     out = [f"run {summary.run_id} in {summary.store}"]
     out += _ingested(summary)
+    out += _refined(summary)
     out += _selected(summary)
     out += _evaluated(summary)
     report = summary.facts("report").get("path")
@@ -42,6 +43,15 @@ def _ingested(summary: Summary) -> list[str]:
         f"{name}: {f['accepted']:,} samples, {sum(f['rejected'].values()):,} rejected, "
         f"{f['duplicates']:,} exact duplicates"
         for name, f in summary.facts("ingest").items()
+    ]
+
+
+def _refined(summary: Summary) -> list[str]:
+    return [
+        f"{name}: {f['method']} changed {f['changed']:,} answers ("
+        + ", ".join(f"{count:,} {action}" for action, count in f["actions"].items())
+        + ")"
+        for name, f in summary.facts("refine").items()
     ]
 
 

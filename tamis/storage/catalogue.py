@@ -23,7 +23,7 @@ from tamis.storage import matrices
 from tamis.storage.artifact import Store
 from tamis.storage.signals import KEY
 
-VIEWS = ("samples", "signals", "signals_long", "selections", "rejected", "runs")
+VIEWS = ("samples", "signals", "signals_long", "selections", "rejected", "refinements", "runs")
 
 # The columns a view has while the store holds nothing for it.
 _EMPTY = {
@@ -32,6 +32,9 @@ _EMPTY = {
     "gain DOUBLE, reason VARCHAR, nearest_kept VARCHAR, similarity DOUBLE, cluster INTEGER, "
     "repeat INTEGER",
     "rejected": "source VARCHAR, file VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR",
+    "refinements": "id VARCHAR, refined_from VARCHAR, source VARCHAR, action VARCHAR, "
+    "reason VARCHAR, before VARCHAR, after VARCHAR, candidate VARCHAR, confidences VARCHAR, "
+    "method VARCHAR, model VARCHAR, model_identity VARCHAR",
     "signals_long": "id VARCHAR, source VARCHAR, signal VARCHAR, value DOUBLE",
 }
 RUN_COLUMNS = {
@@ -141,13 +144,16 @@ def _refuse_all_but_select(query: str) -> None:
 def _views(store: Store) -> list[tuple[str, str]]:
     """The name and the definition of every view, in an order in which they can be made."""
     samples = [store.folder("samples", key) for key in store.latest("samples").values()]
-    parts = [p for folder in samples for p in sorted(folder.glob("part-*.parquet"))]
-    rejected = [p for folder in samples for p in sorted(folder.glob("rejected-*.parquet"))]
+    parts, rejected, refined = (
+        [p for folder in samples for p in sorted(folder.glob(f"{name}-*.parquet"))]
+        for name in ("part", "rejected", "refinements")
+    )
     signals = _signal_fields(store)
     columns = _columns(parts)
     return [
         ("samples", _union(parts) if parts else _nothing("samples")),
         ("rejected", _union(rejected) if rejected else _nothing("rejected")),
+        ("refinements", _union(refined) if refined else _nothing("refinements")),
         ("signals", _wide(store, signals, columns) if parts else _nothing("samples")),
         ("signals_long", _long(signals) if parts and signals else _nothing("signals_long")),
         ("selections", _selections(store)),
