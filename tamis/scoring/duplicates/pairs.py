@@ -18,16 +18,17 @@ _HELD = 16_777_216
 _BLOCK = 4_194_304
 
 
-def candidates(keys: NDArray[np.uint64]) -> tuple[Places, Places]:
-    """The pairs (lower, higher) of rows of `keys` (n, bands) that are equal in some band, sorted.
+def candidates(keys: NDArray[np.uint64], rows: Places) -> tuple[Places, Places]:
+    """The pairs (lower, higher) of places in `rows` whose `keys` (n, bands) are equal in some band,
+    sorted.
 
     All of them for buckets of up to `NEIGHBOURS` + 1 rows. O(bands x n log n).
     """
-    n = len(keys)
+    n = len(rows)
     found: list[Places] = []
     held, most = 0, _HELD
     for band in range(keys.shape[1]):
-        codes = [low * n + high for low, high in _bucket_pairs(keys[:, band])]
+        codes = [low * n + high for low, high in _bucket_pairs(keys[rows, band])]
         found.extend(codes)
         held += sum(map(len, codes))
         if held > most:

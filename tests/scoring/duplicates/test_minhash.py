@@ -11,6 +11,7 @@ from tamis.errors import RecipeError
 from tamis.scoring import shingles
 from tamis.scoring.base import PoolColumns, Rows
 from tamis.scoring.duplicates import pairs
+from tamis.scoring.duplicates.exact import DuplicatesExact
 from tamis.scoring.duplicates.minhash import DuplicatesMinhash
 
 Pool = Callable[..., Rows]
@@ -216,7 +217,7 @@ def test_keep_names_the_representative(pool: Pool) -> None:
 def test_a_giant_bucket_stays_linked_and_bounded() -> None:
     keys = np.zeros((500, 2), dtype=np.uint64)
     keys[:, 1] = np.arange(500)
-    low, high = pairs.candidates(keys)
+    low, high = pairs.candidates(keys, np.arange(500))
     assert (low < high).all()
     assert len(low) <= 500 * (pairs.NEIGHBOURS + 1)
     assert set(high[low == 0]) == set(range(1, 500))
@@ -228,8 +229,12 @@ def test_small_buckets_give_all_pairs() -> None:
     keys = rng.integers(0, 40, (300, 3)).astype(np.uint64)
     keys[:, 2] = rng.integers(0, 2**60, 300)
     same = np.triu((keys[:, None] == keys).any(axis=2), 1)
-    low, high = pairs.candidates(keys)
+    low, high = pairs.candidates(keys, np.arange(300))
     assert list(zip(low, high, strict=True)) == [tuple(p) for p in np.argwhere(same)]
+    some = rng.permutation(300)[:100]
+    low, high = pairs.candidates(keys, some)
+    apart = np.triu((keys[some][:, None] == keys[some]).any(axis=2), 1)
+    assert list(zip(low, high, strict=True)) == [tuple(p) for p in np.argwhere(apart)]
 
 
 @pytest.mark.parametrize(
@@ -251,3 +256,30 @@ def test_without_recall_the_bands_are_balanced() -> None:
     scorer = DuplicatesMinhash(threshold=0.7, permutations=240, recall=None)
     scorer.check()
     assert scorer._bands() == (24, 10)
+
+
+@pytest.mark.parametrize("grouping", ["component", "greedy"])
+def test_representatives_are_no_duplicates_of_each_other(grouping: str, pool: Pool) -> None:
+    texts = noisy_copies(8)
+    given = {"ngram": 3, "threshold": 0.5, "grouping": grouping, **SURE}
+    kept = np.flatnonzero(run(pool(texts), **given).columns["representative"] == 1)
+    assert len(kept) < len(texts)
+    again = run(pool([texts[i] for i in kept]), **given)
+    assert again.columns["representative"].tolist() == [1] * len(kept)
+
+
+def test_components_do_not_depend_on_the_order_of_rows(pool: Pool) -> None:
+    texts = noisy_copies(9)
+    order = np.random.default_rng(0).permutation(len(texts))
+    once = np.array(leaders(run(pool(texts), ngram=3, **SURE)))
+    again = np.array(leaders(run(pool([texts[i] for i in order]), ngram=3, **SURE)))
+    assert ((once[order][:, None] == once[order]) == (again[:, None] == again)).all()
+
+
+def test_what_is_the_same_text_is_the_same_here(pool: Pool) -> None:
+    texts = noisy_copies(10)
+    texts += [t.upper().replace(" ", "  ") for t in texts[::3]] + ["", "Hi", "hi "]
+    exact = DuplicatesExact().score_pool(pool(texts), advance=lambda _: None)
+    near = run(pool(texts))
+    assert (near.columns["representative"][exact.columns["representative"] == 0] == 0).all()
+    assert (exact.columns["representative"] == 0).sum() > 10
