@@ -39,6 +39,8 @@ _SCORERS = {
     "evol": ("tamis.scoring.evol", "Evol"),
     "judge": ("tamis.scoring.judge", "Judge"),
     "llm_tags": ("tamis.scoring.labels.llm_tags", "LlmTags"),
+    "middo": ("tamis.scoring.middo.signs", "Middo"),
+    "middo_quality": ("tamis.scoring.middo.quality", "MiddoQuality"),
     "clear": ("tamis.scoring.clear.scorer", "Clear"),
     "clear_filter": ("tamis.scoring.clear.keep", "ClearFilter"),
     "rank": ("tamis.scoring.transforms.rank", "Rank"),

@@ -1,0 +1,1 @@
+"""MIDDO: signs that a row is too hard, apart from all others, or poor, as a model sees it."""
