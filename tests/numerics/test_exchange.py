@@ -138,17 +138,34 @@ def test_never_worse_than_the_authors_on_problems_of_that_kind(vectors):
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 10**6), st.integers(2, 9), st.integers(1, 12), st.integers(1, 20))
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 40), st.integers(1, 20))
 def test_lowest_equals_sorting_all_scores(seed, k, m, count):
-    problem = random_problem(seed, 40, m)
+    problem = random_problem(seed, 150, m)
     w = rng(seed).normal(size=m) * 0.1
-    outside = np.setdiff1d(np.arange(40), rng(seed).choice(40, k, replace=False))
+    outside = np.setdiff1d(np.arange(150), rng(seed).choice(150, k, replace=False))
     gap = problem.costs(outside) - w
     rank = math.ceil(m / k)
     level = np.sort(gap, axis=1)[:, rank - 1]
     score = level / k + np.minimum(gap - level[:, None], 0).mean(axis=1)
     order = outside[np.argsort(np.round(score, 12), kind="stable")]
     assert exchange.lowest(problem, w, k, outside, count).tolist() == order[:count].tolist()
+
+
+def test_small_problems_take_the_best_of_several_descents():
+    pytest.importorskip("ot")
+    values = []
+    for seed in range(4):
+        problem = random_problem(seed, 60, 24)
+        rows = start(problem, 6)
+        plan = problem.solve(rows)
+        each = [
+            exchange._descend(problem, rows, plan, shares, 30, 5, 20).plan.value
+            for shares in exchange._BEGIN_SMALL
+        ]
+        found = exchange.refine(problem, rows, exchanges=30, cut=5, tries=4)
+        assert found.plan.value == min(each)
+        values.append(len({round(value, 12) for value in each}))
+    assert max(values) > 1  # the descents do differ
 
 
 def test_blocks_and_precision_of_distances_do_not_matter(monkeypatch):
