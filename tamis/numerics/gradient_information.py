@@ -58,7 +58,7 @@ class Gradient:
         self.amount = np.zeros(len(self.sizes))
         self.value = phi.values(self.amount)
         self.slope = phi.slopes(self.amount)
-        self.worth = self._worth(np.arange(len(self.sizes)))
+        self.worth = self._all_worth()
         self.total = 0.0
         # Labels that changed and what they hold since, pick after pick.
         self.changed: list[list[Rows]] = []
@@ -155,14 +155,21 @@ class Gradient:
         self.slope[reached] = self.phi.slopes(self.amount[reached])
         # From scratch, not by differences, which would drift and break ties. The graph is
         # symmetric, so those whose worth depends on a label are its neighbours.
+        if self.sizes[reached].sum() > len(self.worth):
+            self.worth = self._all_worth()
+            return
         near = self.spread.columns[self._entries(reached)[0]]
-        if len(near) > len(self.worth):
-            near = np.unique(near)
         self.worth[near] = self._worth(near)
 
-    def _worth(self, labels: Rows) -> F64:
-        if not len(labels):
+    def _all_worth(self) -> F64:
+        if not len(self.sizes):
             return np.empty(0)
+        parts = self.slope[self.spread.columns]
+        parts *= self.spread.shares
+        worth: F64 = np.add.reduceat(parts, self.spread.indptr[:-1])
+        return worth
+
+    def _worth(self, labels: Rows) -> F64:
         entries, starts = self._entries(labels)
         parts = self.slope[self.spread.columns[entries]]
         parts *= self.spread.shares[entries]

@@ -77,7 +77,7 @@ class Deita:
 
     def select(self, pool: Pool, k: int, *, rng: np.random.Generator) -> Selection:
         """Kept rows by falling score; the gain is the score."""
-        k = checks.budget(k, pool.n)
+        k, beyond = checks.budget(k, pool.n), int(k) > pool.n
         score = self.score(pool)
         x = checks.matrix(pool, self.embedding, missing=True)
         reason = self._unusable(score, x)
@@ -85,6 +85,8 @@ class Deita:
         order = order[reason[order] == ""]
         tau = self._threshold(x, order, rng)
         facts: dict[str, float | int | str] = {"tau": tau, "usable": len(order)}
+        if beyond:
+            facts["warning"] = f"the budget is more than the {pool.n} rows of the pool"
         for name in ("no_score", "bad_embedding", "zero_vector"):
             facts[name] = int((reason == name).sum())
         if self.compat_block is not None:

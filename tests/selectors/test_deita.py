@@ -204,6 +204,13 @@ def test_tau_auto_meets_the_acceptance_rate():
     assert again.index.tolist() == found.index.tolist()
 
 
+def test_a_budget_beyond_the_pool_is_said():
+    x = np.array([[1, 0], [1, 0.01], [0, 1]])
+    found = pick(pool_of(x, np.array([3.0, 2, 1])), 4)
+    assert found.index.tolist() == [0, 2] and "3 rows" in found.facts["warning"]
+    assert "warning" not in pick(pool_of(x, np.array([3.0, 2, 1])), 3).facts
+
+
 def test_options_are_checked():
     for wrong in (
         {"tau": 1.5},
