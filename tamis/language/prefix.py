@@ -51,7 +51,7 @@ def reads_on(backbone: Any, ids: Any) -> bool:
     """Whether a model that has read the first tokens of `ids` (1, t) gives the states of the rest
     as when it reads all at once (1e-5), from a cache of all tokens that can be copied to rows.
 
-    Windows and recurrent states are caches of another kind, and a half-precision model rounds
+    Windows and recurrent states are caches of another kind, and half precision may round
     differently: there the answer is no, and nothing is shared.
     """
     half = ids.shape[1] // 2
