@@ -70,11 +70,13 @@ def test_every_code_point_is_what_regular_expressions_say() -> None:
 
 
 def test_a_text_has_the_same_hashes_wherever_it_stands() -> None:
-    texts = ["one two three", "", "one", "three two one two three"]
+    texts = ["one two three", "", "one", "three two one two three", "größe zählt 数"]
     alone = [one(t, 2) for t in texts]
     assert rows(shingles.ngrams(shingles.tokens(texts), 2)) == alone
     assert rows(shingles.ngrams(shingles.tokens(texts[::-1]), 2)) == alone[::-1]
     assert alone[0][1] != alone[0][0] and alone[3][-1] == alone[0][-1]
+    # The same words beside letters of another width.
+    assert one("one two three é", 2)[:2] == alone[0]
     # The order of letters and of words counts.
     assert one("ab ba", 1)[0] != one("ab ba", 1)[1]
     assert one("a b", 2) != one("b a", 2)

@@ -33,7 +33,7 @@ class DuplicatesExact:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Groups rows whose texts are the same but for case and spaces.",
         "needs": "the texts",
-        "cost": "10 seconds per 100k rows on one core",
+        "cost": "a few seconds per 100k rows on one core",
         "avoid": "when copies differ by a word: see duplicates_minhash",
     }
     fields = groups.FIELDS

@@ -122,6 +122,15 @@ def test_short_texts_are_one_run_and_shorter_ones_none(write: Write, pool: Pool)
     assert found.facts["texts_too_short"] == 3
 
 
+def test_what_a_row_repeats_counts_once(write: Write, pool: Pool) -> None:
+    part = " ".join(QUESTION.split()[:15])
+    bench = write([{"q": QUESTION}])
+    twice = run(pool([f"{part} And once more: {part} Over."]), bench).columns["overlap"][0]
+    text = f"{part} And once more: {part} Over."
+    a, b = runs(text.replace(",", "").replace(":", "").replace(".", ""), 13), runs(QUESTION, 13)
+    assert twice == pytest.approx(len(a & b) / min(len(a), len(b)))
+
+
 def test_the_largest_overlap_wins_and_the_first_of_equals(write: Write, pool: Pool) -> None:
     other = QUESTION.replace("brown", "white")
     bench = write([{"q": other}, {"q": QUESTION}, {"q": QUESTION + " Explain."}])
@@ -137,9 +146,11 @@ def test_runs_that_many_texts_share_tell_no_item(
     form = "read the following story with care and then answer the question that stands below it"
     endings = [" ".join(f"{c}{i}" for i in range(14)) for c in "abcdef"]
     bench = write([{"q": f"{form} {ending}"} for ending in endings])
-    found = run(pool([f"{form} about a dog", f"{form} {endings[4]}"]), bench)
-    assert found.columns["overlap"].tolist() == [0, 1]
-    assert found.columns["item"].tolist() == [None, "bench.jsonl:5"]
+    # The last holds two runs that are not the form's, both of the first text.
+    texts = [f"{form} about a dog", f"{form} {endings[4]}", f"{form} a0 a1"]
+    found = run(pool(texts), bench)
+    assert found.columns["overlap"].tolist() == [0, 1, 1]
+    assert found.columns["item"].tolist() == [None, "bench.jsonl:5", "bench.jsonl:1"]
     assert found.facts["common_runs"] == 3
 
 

@@ -202,6 +202,12 @@ def test_neither_batches_nor_the_order_of_files_matter(
     assert once.facts == again.facts
 
 
+def test_equal_texts_make_no_pairs(pool: Pool) -> None:
+    found = run(pool(["The same words, over and over again."] * 200 + ["others"]))
+    assert found.facts["candidate_pairs"] == 0
+    assert found.columns["size"].tolist() == [200] * 200 + [1]
+
+
 def test_keep_names_the_representative(pool: Pool) -> None:
     texts = ["a b c d e f g h", "a b c d e f g i", "A b c d e f g h", "x y z"]
     quality = np.array([1.0, 3.0, 2.0, np.nan])
