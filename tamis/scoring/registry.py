@@ -32,6 +32,7 @@ _SCORERS = {
     "gradient": ("tamis.scoring.gradient", "Gradient"),
     "influence": ("tamis.scoring.influence", "Influence"),
     "tags": ("tamis.scoring.labels.tags", "Tags"),
+    "annotations": ("tamis.scoring.labels.annotations", "Annotations"),
     "metadata": ("tamis.scoring.labels.metadata", "Metadata"),
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
     "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),

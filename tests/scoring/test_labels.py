@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -181,3 +182,21 @@ def test_words_of_scripts_without_spaces_are_pairs_of_characters() -> None:
 def test_options_out_of_range(kind: str, options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
         build(kind, **options)
+
+
+def test_annotated_rows_are_read_and_the_others_say_why() -> None:
+    def annotated(tags: list[str], quality: list[float]) -> dict[str, Any]:
+        scores = {"quality_scores": quality, "complexity_scores": [2.0] * len(quality)}
+        return {"annotation": {"instag": {"content": tags}, "deita": scores}}
+
+    objects = [annotated(["b", "a"], [3.0, 5.0]), annotated([], [1.0]), {"annotation": {}}, None]
+    texts = [None if value is None else json.dumps(value) for value in objects]
+    given = rows(extra=np.array(texts, dtype=object))
+    found = score(build("annotations"), given)
+    assert found.columns["labels"].tolist() == [["b", "a"], [], [], []]
+    assert found.columns["score"][:2].tolist() == [8.0, 2.0]
+    assert np.isnan(found.columns["score"][2:]).all()
+    assert found.columns["reason"].tolist() == [None, None, "no_annotation", "no_annotation"]
+    assert found.labels["name"].tolist() == ["a", "b"]
+    only = score(build("annotations", valid=["a"]), given)
+    assert only.columns["labels"].tolist()[0] == ["a"]
