@@ -277,3 +277,28 @@ def test_outcomes_are_the_same_whatever_is_asked_with_them(files, louder, monkey
     summary = run(elsewhere)
     assert summary.keys["samples/pool"] == first
     assert tables(summary, elsewhere["store"])[1].equals(new)
+
+
+def test_the_command_tells_what_it_did(files, louder):
+    from typer.testing import CliRunner
+
+    from tamis.cli import app
+
+    recipe = files["store"].with_name("recipe.yaml")
+    models = {"lm": {"path": files["lm"], "prompt_style": "chat"}}
+    content = {
+        "store": str(files["store"]),
+        "sources": {"pool": {"path": files["pool"]}},
+        "models": models,
+        "scores": {"length": {}},
+        "refine": {"method": "clear_correct", "model": "lm"},
+    }
+    recipe.write_text(json.dumps(content))
+    done = CliRunner().invoke(app, ["refine", str(recipe), "--json"])
+    told = json.loads(done.stdout)["pool"]
+    assert (told["method"], told["changed"]) == ("louder", ROWS // 2 + 1)
+    assert told["reasons"] == {"even": ROWS // 2 + 3, "odd": ROWS // 2}
+    without = {k: v for k, v in content.items() if k != "refine"}
+    recipe.write_text(json.dumps(without))
+    done = CliRunner().invoke(app, ["refine", str(recipe)])
+    assert done.exit_code == 1 and "no stage 'refine'" in str(done.exception)
