@@ -122,6 +122,10 @@ def test_what_was_answered_once_is_not_asked_again(serve: Serve, tmp_path: Path)
     assert len(seen(url)["requests"]) == 4
     files = sorted(folder.rglob("*.json"))
     assert len(files) == 4 and not list(folder.rglob("*.tmp"))
+    # Another server may hold another model by the same name.
+    other = serve(echo=True)
+    client(other, cache=str(tmp_path / "replies")).ask(["a"], max_tokens=4)
+    assert len(seen(other)["requests"]) == 1
     # A file cut off by a full disk counts as none, and is written anew.
     for path in files:
         path.write_bytes(path.read_bytes()[:7])

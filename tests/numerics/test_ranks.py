@@ -51,6 +51,8 @@ def test_deciles_keep_few_values_apart_and_equal_ones_together():
     assert deciles(np.array([0.0, 1, 0, 0, np.nan])).tolist() == [0, 1, 0, 0, 10]
     code = deciles(np.arange(1000.0))
     assert np.bincount(code).tolist() == [100] * 10
+    # A value on a cut belongs below it.
+    assert np.bincount(deciles(np.arange(101.0))).tolist() == [11] + [10] * 9
     many = np.concatenate([np.zeros(900), np.arange(1, 101.0)])
     assert len(set(deciles(many)[:900].tolist())) == 1
     assert deciles(np.full(3, np.nan)).tolist() == [10, 10, 10]

@@ -94,6 +94,10 @@ def test_stored_instruments(vectors):
         np.testing.assert_allclose([line.intercept, *line.slopes], z["beta_ols"], atol=1e-8)
         wald = np.cov(moves, y)[0, 1] / np.cov(moves, cause)[0, 1]
         assert fit.slope == pytest.approx(wald, rel=1e-9)
+        centred = moves - moves.mean()
+        left = y - fit.intercept - fit.slope * cause
+        error = np.sqrt(left @ left / (len(y) - 2) * (centred @ centred)) / abs(centred @ cause)
+        assert fit.error == pytest.approx(float(error), rel=1e-9)
         itself = two_stage(y, cause, cause[:, None], none)
         assert itself.slope == pytest.approx(float(line.slopes[0]), rel=1e-9)
 

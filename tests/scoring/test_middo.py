@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from typing import Any
 
 import httpx
@@ -146,6 +147,15 @@ def test_copies_are_never_sparse_and_rows_without_vectors_have_no_mark() -> None
     assert np.isnan(run({"e": e[2:3]}, embedding="e").columns["similarity"]).all()
     two = run({"e": e[2:4]}, embedding="e").columns
     assert np.isfinite(two["similarity"]).all()
+
+
+def test_deviations_are_those_of_the_published_code() -> None:
+    x = [1.0, 2.0, 4.0, 9.0]
+    columns = {"x": np.array(x)}
+    found = run(columns, pre="x", current="x", quality="x", m_hard=0.5, m_low=0.5).facts
+    mean = statistics.mean(x)
+    assert found["pre_threshold"] == pytest.approx(mean + 0.5 * statistics.pstdev(x))
+    assert found["low_threshold"] == pytest.approx(mean - 0.5 * statistics.stdev(x))
 
 
 def test_cutoffs_of_nothing() -> None:

@@ -298,6 +298,22 @@ def test_rows_of_weight_zero_are_adjusted_and_not_fitted() -> None:
         assert after["value"][:20].mean() > before["value"][:20].mean() + 40
 
 
+def test_a_group_that_was_not_fitted_is_an_average_one() -> None:
+    columns = pool()
+    w = (columns["group"] != "s1").astype(float)
+    options = {"column": "y", "method": "fixed_effects", "group": ["group"], "weight": "w"}
+    fit = score("deconfound", {**columns, "w": w}, **options)["fit"]
+    np.testing.assert_allclose(fit[w == 0], columns["y"][w == 1].mean())
+    assert len(set(fit[w == 1].round(9))) == 3
+
+
+def test_rows_without_a_confounder_are_a_kind_of_their_own() -> None:
+    columns = pool()
+    columns["y"][:5] += 100
+    found = score("deconfound", columns, column="y", by=["x"])["residual"]
+    assert abs(found[:5].mean()) < 1e-9 and abs(found[5:].mean()) < 1e-9
+
+
 def test_outputs_and_constant_scores() -> None:
     columns = pool()
     z = score("deconfound", columns, column="y", by=["x"], output="zscore")
