@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,16 @@ def after_suffixes(
 def steps(network: Any) -> Callable[..., tuple[Any, Any]]:
     """A function that runs a model one stretch further: (ids, mask, positions, cache) -> the
     logits (b, V) at the last position, float32, and the cache."""
-    model = network.backbone if isinstance(network, SplitNetwork) else network.model
+    split = isinstance(network, SplitNetwork)
+    model = network.backbone if split else network.model
+    # Of a model that makes its logits whole those of the last position are enough, if it can.
+    known = signature(model.forward).parameters
+    last = {"logits_to_keep": 1} if "logits_to_keep" in known and not split else {}
 
     def step(ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[Any, Any]:
         given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        out = model(**given, past_key_values=cache, use_cache=True)
-        if isinstance(network, SplitNetwork):
-            logits = network.head(out.last_hidden_state[:, -1])
-        else:
-            logits = out.logits[:, -1]
+        out = model(**given, past_key_values=cache, use_cache=True, **last)
+        logits = network.head(out.last_hidden_state[:, -1]) if split else out.logits[:, -1]
         return logits.float(), out.past_key_values
 
     return step

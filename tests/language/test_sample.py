@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tamis.language.forward import Engine, Pass
+from tamis.language.load import load_model
+from tamis.language.network import WholeNetwork
 from tamis.language.next_token import after_suffixes
 from tamis.language.sample import sample
 from tamis.recipe import Model
@@ -99,3 +101,23 @@ def test_no_prompts(engine):
         (0, 1),
         (0, 2),
     ]
+
+
+def test_a_model_that_hides_its_backbone_gives_the_same(engine):
+    whole = Engine(engine.model, "cpu")
+    whole.network = WholeNetwork(load_model(engine.model, "cpu"))
+    assert drawn(whole, PROMPTS, NAMES) == drawn(engine, PROMPTS, NAMES)
+    args = (PROMPTS, [[70, 71], [80]], [[5], [6, 7]])
+    for got, expected in zip(
+        after_suffixes(whole, *args), after_suffixes(engine, *args), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_temperature_0_takes_the_most_probable_token(engine):
+    (answer,) = drawn(engine, [PROMPTS[1]], ["a"], count=1, temperature=0.0, max_new_tokens=4)[0]
+    ids = list(PROMPTS[1])
+    for token in answer.ids:
+        assert token == next_tokens(engine, ids).argmax()
+        ids.append(token)
+    assert answer.ids

@@ -17,6 +17,7 @@ from tamis.errors import RecipeError
 from tamis.language.exchange import exchange
 from tamis.pipelines import refine as refining
 from tamis.pipelines import run as running
+from tamis.pipelines.columns import Columns
 from tamis.recipe import build
 from tamis.refiners import registry
 from tamis.refiners.base import Refined
@@ -248,6 +249,7 @@ def test_the_whole_chain_with_a_tuned_model(files, monkeypatch):
     summary = run(
         files,
         until="select",
+        sources={"pool": {"path": files["pool"], "limit": 30}},
         models={"lm": {"path": files["lm"], "prompt_style": "chat"}},
         tuned={"after": {"model": "lm", "method": "full", "learning_rate": 0.01, "max_steps": 2}},
         scores={
@@ -264,9 +266,8 @@ def test_the_whole_chain_with_a_tuned_model(files, monkeypatch):
     )
     facts = summary.facts("refine")["pool"]
     assert set(facts["actions"]) <= {"keep", "correct", "drop"}
-    assert sum(facts["actions"].values()) == ROWS + 3
-    kept = summary.facts("select")["chosen"]["kept"]
-    assert 0 < kept <= (ROWS + 3) // 2
+    assert sum(facts["actions"].values()) == 30
+    assert 0 < summary.facts("select")["chosen"]["kept"] <= 15
 
 
 def test_outcomes_are_the_same_whatever_is_asked_with_them(files, louder, monkeypatch):
@@ -302,3 +303,41 @@ def test_the_command_tells_what_it_did(files, louder):
     recipe.write_text(json.dumps(without))
     done = CliRunner().invoke(app, ["refine", str(recipe)])
     assert done.exit_code == 1 and "no stage 'refine'" in str(done.exception)
+
+
+def test_parts_and_sources_count_contents_together(louder, put_rows, make_context, monkeypatch):
+    """A new content gets one occurrence after another, over all parts of its source."""
+    monkeypatch.setattr(louder, "needs", lambda self: frozenset())
+    monkeypatch.setattr(
+        louder,
+        "standing",
+        lambda self, columns, n: (np.full(n, "keep", dtype=object), np.full(n, True)),
+    )
+    texts = ["aa", "AA", "Aa", "aA", "bb", "AA"]
+    rows = [{"question": "say 2", "answer": text} for text in texts]
+    put_rows("one", rows, parts=3)
+    pool = put_rows("two", rows[:1])
+    models = {"lm": {"path": "unused", "prompt_style": "plain"}}
+    ctx = make_context(models=models, refine={"method": "s3ft", "model": "lm"})
+    monkeypatch.setattr(refining, "_model", lambda *_: None)
+    monkeypatch.setattr(refining, "_built", lambda *_: Louder())
+    made = refining.refine(
+        ctx, Columns(ctx.store, pool, {}, ctx.say), np.zeros(len(pool), dtype=bool)
+    )
+    version, _ = made["one"]
+    parts = sorted(version.path.glob("part-*.parquet"))
+    assert len(parts) == 3
+    new = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    got = [(row["messages"][1]["content"], row["occurrence"], row["duplicate"]) for row in new]
+    assert got == [
+        ("AA", 2, True),  # two rows had it already
+        ("AA", 0, False),
+        ("AA", 3, True),
+        ("AA", 4, True),
+        ("BB", 0, False),
+        ("AA", 1, True),
+    ]
+    assert len({row["id"] for row in new}) == 6
+    assert version.facts["changed"] == 4
+    assert made["two"][0].facts["changed"] == 1
+    version.verify()
