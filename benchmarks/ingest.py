@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks._record import record
+from benchmarks._record import record, times
 
 INGEST = """
 import resource, sys, time
@@ -140,12 +140,20 @@ def main() -> None:
         "repeats": options.repeats,
         "ingest_rows_per_second": round(own),
         "datasets_rows_per_second": round(rival),
-        "ratio": round(own / rival, 2),
         "ingest_peak_bytes": ours[0][2],
         "datasets_peak_bytes": theirs[0][2],
         "ingest_peak_bytes_at_tenfold_rows": large[2],
         "ingest_rows_per_second_at_tenfold_rows": round(10 * options.rows / large[1]),
         "bytes_more_per_row_more": round((large[2] - ours[0][2]) / (9 * options.rows), 2),
+        "lines": [
+            times(
+                f"ingest, {options.rows:,} rows of JSONL",
+                options.rows / own,
+                "datasets, load and map",
+                options.rows / rival,
+                at_least=3,
+            )
+        ],
     }
     record(result, options.out)
 
