@@ -93,32 +93,29 @@ class Client:
         key or address and after five failures one after the other. `done` is told of each reply.
         """
         bodies = [self._body(prompt, max_tokens, logprobs) for prompt in prompts]
-        results: list[Reply | NoReply | None] = [None] * len(bodies)
         self._stopped.clear()
         _ = self._http  # made once, before threads ask for it
 
-        def one(i: int) -> None:
+        def one(body: dict[str, Any]) -> Reply | NoReply:
             try:
-                results[i] = self._answered(bodies[i])
+                reply = self._answered(body)
             except BaseException:
                 self._stopped.set()  # at once, before another request is sent
                 raise
             if done is not None:
                 with self._lock:
                     done(1)
+            return reply
 
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-            futures = [pool.submit(one, i) for i in range(len(bodies))]
+            futures = [pool.submit(one, body) for body in bodies]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 # After an error, or Ctrl-C: what is under way is finished and kept, no more sent.
                 self._stopped.set()
                 _cancel(futures)
-        errors = [e for f in futures if not f.cancelled() and (e := f.exception())]
-        if errors:
-            raise next((e for e in errors if not isinstance(e, _Stopped)), errors[0])
-        return [r for r in results if r is not None]
+        return _results(futures)
 
     def _body(self, prompt: Prompt, max_tokens: int, logprobs: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.endpoint.model, "max_tokens": max_tokens}
@@ -259,9 +256,17 @@ class _Stopped(Exception):
     """Another request ended the call."""
 
 
-def _cancel(futures: Sequence[Future[None]]) -> None:
+def _cancel(futures: Sequence[Future[Reply | NoReply]]) -> None:
     for future in futures:
         future.cancel()
+
+
+def _results(futures: Sequence[Future[Reply | NoReply]]) -> list[Reply | NoReply]:
+    """The replies; raises what ended the call, not what it ended."""
+    errors = [e for f in futures if not f.cancelled() and (e := f.exception())]
+    if errors:
+        raise next((e for e in errors if not isinstance(e, _Stopped)), errors[0])
+    return [future.result() for future in futures]
 
 
 def _most_tokens(body: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ from tamis.pipelines import plan, rankings
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.context import Context
 from tamis.pipelines.rankings import Ranked
-from tamis.recipe import Model
+from tamis.recipe import Model, Tune
 from tamis.scoring import digit_prompt
 from tamis.scoring.digit_prompt import DigitPrompt
 from tamis.scoring.digits import expectation
@@ -31,6 +31,8 @@ from tamis.trainer.tune import tune as train
 
 # Raise by hand when the same rankings train another scorer.
 VERSION = 1
+# Of the train report, what is worth telling.
+_FACTS = ("rows", "dropped", "truncated", "steps", "first_nll", "last_nll", "seconds")
 
 
 def train_scorer(
@@ -72,13 +74,8 @@ def train_scorer(
             progress=ctx.progress,
             title="train-scorer",
         )
-        folder = maker.folder / tuning.MODEL
-        _write_card(folder, {axis: template})
-        lora = options.method == "lora"
-        place = {"adapter": str(folder)} if lora else {"path": str(folder), "hub": None}
-        scorer = base.model_copy(update=place)
-        names = ("rows", "dropped", "truncated", "steps", "first_nll", "last_nll", "seconds")
-        facts = {name: report[name] for name in names}
+        scorer = _scorer(base, options, maker.folder / tuning.MODEL, {axis: template})
+        facts = {name: report[name] for name in _FACTS}
         return {**facts, "axis": axis, **_tested(scorer, held, template, ctx)}
 
     return ctx.store.ensure("models", inputs, make, say=ctx.say)
@@ -149,7 +146,11 @@ def _fingerprint(rows: Sequence[Ranked]) -> str:
     return blake2b(orjson.dumps([asdict(row) for row in rows]), digest_size=16).hexdigest()
 
 
-def _write_card(folder: Path, templates: Mapping[str, str]) -> None:
+def _scorer(base: Model, options: Tune, folder: Path, templates: Mapping[str, str]) -> Model:
+    """The trained model, with its templates beside the weights."""
     temporary = folder / f".{CARD}.tmp"
     temporary.write_bytes(orjson.dumps(dict(templates), option=orjson.OPT_INDENT_2))
     temporary.replace(folder / CARD)
+    lora = options.method == "lora"
+    place = {"adapter": str(folder)} if lora else {"path": str(folder), "hub": None}
+    return base.model_copy(update=place)

@@ -127,13 +127,7 @@ class Evol:
         n = len(rows)
         truncated, reason = np.zeros(n, dtype=bool), np.full(n, None, dtype=object)
         reason[[not turns for turns in rows]] = NO_INSTRUCTION
-        work = [
-            _Asked(i, turn, axis, *texts)
-            for i, turns in enumerate(rows)
-            for turn, texts in enumerate(turns)
-            for axis in AXES
-            if axis in self.axes
-        ]
+        work = [a for i, turns in enumerate(rows) for a in self._asked(i, turns)]
         if self.model.endpoint is not None:
             logprobs = self._served(work, reason)
             advance(n)
@@ -161,6 +155,10 @@ class Evol:
             "truncated": truncated,
             "reason": reason,
         }
+
+    def _asked(self, row: int, turns: Sequence[tuple[str, str]]) -> list[_Asked]:
+        axes = [axis for axis in AXES if axis in self.axes]
+        return [_Asked(row, t, axis, *texts) for t, texts in enumerate(turns) for axis in axes]
 
     def _local(
         self, work: Sequence[_Asked], truncated: np.ndarray, reason: np.ndarray, done: Done

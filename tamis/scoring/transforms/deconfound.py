@@ -176,24 +176,13 @@ class Deconfound:
             facts = {"between": mixed.between, "within": mixed.within, "groups": count}
             slopes = _told(names, mixed.slopes)
             return mixed.intercept + x @ mixed.slopes + effect, effect, facts | slopes
-        used = weight > 0
         if self.method == "ols":
+            used = weight > 0
             line = regression.least_squares(x[used], y[used], weight[used])
+            facts = {"rank": line.rank, **_told(names, line.slopes)}
             ridge = {"too_few_rows": "fitted as a ridge"} if line.ridge else {}
-            return (
-                line.predict(x),
-                nothing,
-                {"rank": line.rank, **_told(names, line.slopes), **ridge},
-            )
-        found = regression.fixed_effects(x[used], y[used], [c[used] for c in codes], weight[used])
-        effect = sum(
-            (_spread(e, c, used) for e, c in zip(found.effects, codes, strict=True)), nothing
-        )
-        fit = found.line.predict(x) + effect
-        # Rows of their own group are fitted exactly, without the rounding of the way back.
-        fit[used] = y[used] - found.residual
-        facts = {"rows_alone_in_group": int(found.alone.sum())}
-        return fit, effect, facts | _told(names, found.line.slopes)
+            return line.predict(x), nothing, facts | ridge
+        return _fixed(y, x, names, codes, weight)
 
     def _folds(self, code: np.ndarray) -> np.ndarray:
         """A part of each row; rows of one code are never apart."""
@@ -218,6 +207,22 @@ class Deconfound:
         if found.f < WEAK:
             facts["warning"] = "the instrument is weak: the effect is uncertain and biased"
         return y.mean() + found.slope * (cause - cause.mean()), facts
+
+
+def _fixed(
+    y: np.ndarray, x: np.ndarray, names: list[str], codes: list[np.ndarray], weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """What `_fitted` gives, with a constant for every group."""
+    used = weight > 0
+    found = regression.fixed_effects(x[used], y[used], [c[used] for c in codes], weight[used])
+    effect = np.zeros(len(y))
+    for effects, code in zip(found.effects, codes, strict=True):
+        effect += _spread(effects, code, used)
+    fit = found.line.predict(x) + effect
+    # Rows of their own group are fitted exactly, without the rounding of the way back.
+    fit[used] = y[used] - found.residual
+    facts = {"rows_alone_in_group": int(found.alone.sum())}
+    return fit, effect, facts | _told(names, found.line.slopes)
 
 
 def _one_value(column: Any, name: str) -> np.ndarray:
