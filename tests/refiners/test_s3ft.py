@@ -54,7 +54,7 @@ def test_each_source_in_turn(refiner, row):
 
 
 def test_what_is_refused_without_a_verdict(refiner, row):
-    own = {"a": "", "b": Written("It is 4", False), "c": None, "d": "4"}
+    own = {"a": "", "b": Written("It is just 4.", False), "c": None, "d": "4"}
     guided = {q: "The reference answer says 4." for q in "abcd"}
     rows = [row(q, "It is 4.") for q in "abcd"]
     found = refine(refiner(own, guided, checkers=("numeric",), form="4[.]$"), rows)

@@ -127,6 +127,15 @@ def test_rows_that_cannot_be_judged_have_a_reason_and_no_number(model, batch, pa
     assert 0 < found["cut"][3] < 1
 
 
+def test_a_long_request_is_cut_from_its_left(model, batch, pair, monkeypatch):
+    fully_read(monkeypatch)
+    texts = [first * 200 + "Why?" * 600 + last * 200 for first in "xy" for last in "12"]
+    rows = [pair(text, "Because.") for text in texts]
+    got = run(build(model, samples=0), batch(rows))["reflection"]
+    np.testing.assert_allclose(got[:2], got[2:], atol=1e-5)
+    assert abs(got[0] - got[1]) > 1e-3
+
+
 def test_what_gives_no_letter_is_null_and_stops_the_run(long_lm, batch, pair, monkeypatch):
     monkeypatch.setattr("tamis.numerics.options.LEAST_MASS", 0.9)
     lm = long_lm(seed=1)
