@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-from tamis.errors import RecipeError
+from tamis.errors import DataError, RecipeError
 from tamis.language.load import identity
 from tamis.pipelines import evaluate, export, plan, tune
 from tamis.pipelines.context import Context
@@ -138,7 +138,14 @@ class Rounds:
             maker.write_parquet(ROWS, table)
             return {"rows": table.num_rows, "scored": table.num_rows - table["score"].null_count}
 
-        return ctx.store.ensure("evaluations", inputs, make, say=ctx.say)[0]
+        scored, _ = ctx.store.ensure("evaluations", inputs, make, say=ctx.say)
+        if not scored.facts["scored"]:
+            raise DataError(
+                f"{where}: the model tuned on the round answers no row with a text, so there are "
+                f"no scores; train it longer: lower tune.rows_per_step, raise tune.learning_rate, "
+                "or pick more rows a round"
+            )
+        return scored
 
     def _once(self) -> Context:
         """The surroundings with a training of one epoch, as in the paper's rounds."""
