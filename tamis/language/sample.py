@@ -46,8 +46,9 @@ def sample(
     does not depend on the batch, the order or the other answers (but where a draw falls within
     rounding, 1e-6, of the border between two tokens). Probabilities are softmax(logits /
     temperature), with `top_p` < 1 those of the fewest tokens that hold this much. The model's own
-    generation settings are not used. Temperature 0 always takes the most probable token. Cost: each prompt runs once, then one token a step of every
-    answer that has not ended.
+    generation settings are not used. Temperature 0 always takes the most probable token.
+
+    Cost: each prompt runs once, then one token a step of every answer that has not ended.
     """
     results: list[list[Sampled]] = [[] for _ in prompts]
     if not prompts or count < 1 or max_new_tokens < 1:
