@@ -34,7 +34,7 @@ class DealRec:
     """
 
     influence: str = "influence.value"
-    effort: str = "effort.norm"
+    effort: str = "gradient.norm"
     weight: float = 0.5
     groups: int = 50
     hard_prune: float = 0.1

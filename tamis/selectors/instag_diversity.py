@@ -28,7 +28,7 @@ class InsTagDiversity:
     complexity-first diverse sampling.
     """
 
-    labels: str = "instag.tags"
+    labels: str = "tags.labels"
     repeat: bool = True
 
     name: ClassVar[str] = "instag_diversity"

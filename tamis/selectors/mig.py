@@ -42,7 +42,7 @@ class Mig:
     ranks all rows instead of failing on the last; no dense n x L matrices; edge cases as above.
     """
 
-    labels: str = "instag.tags"
+    labels: str = "tags.labels"
     score: str = "evol.mean"
     threshold: float | str | None = 0.9
     alpha: float = 1.0

@@ -15,7 +15,7 @@ def rng(seed=0):
 
 
 def pool_of(influence, effort):
-    return Pool(len(influence), {"influence.value": influence, "effort.norm": effort})
+    return Pool(len(influence), {"influence.value": influence, "gradient.norm": effort})
 
 
 def test_stored_selections(vectors):

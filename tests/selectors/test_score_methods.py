@@ -127,7 +127,7 @@ def scan_loop(labels, k, repeat):
     st.booleans(),
 )
 def test_instag_equals_the_loop(labels, k, repeat):
-    pool = Pool(len(labels), {"instag.tags": objects(labels)})
+    pool = Pool(len(labels), {"tags.labels": objects(labels)})
     found = InsTagDiversity(repeat=repeat).select(pool, k, rng=rng())
     assert found.index.tolist() == scan_loop(labels, k, repeat)
     if not repeat:
