@@ -35,7 +35,9 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q
 
+# The rivals are measured in the same run, so they are installed first.
 bench: setup
+	$(BIN)/python -m pip install --quiet -c constraints/ci.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 gpu-check: setup
