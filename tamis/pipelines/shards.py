@@ -78,10 +78,11 @@ class Job:
             keys = self.rows.batch(number).column(KEY).combine_chunks()
             first = np.zeros(len(keys), dtype=bool)
             first[np.unique(np.asarray(keys, dtype=object), return_index=True)[1]] = True
-            lacking = {
-                name: first & ~np.asarray(pc.is_in(keys, value_set=there))
-                for name, there in stored.items()
-            }
+            lacking = {}
+            for name, there in stored.items():
+                lacking[name] = first & ~np.asarray(pc.is_in(keys, value_set=there))
+                # The same content in a later part is not scored again.
+                stored[name] = pa.concat_arrays([there, keys.filter(pa.array(lacking[name]))])
             rows = np.flatnonzero(np.any(list(lacking.values()), axis=0))
             for block in np.unique(rows // SHARD_ROWS).tolist():
                 mine = rows[rows // SHARD_ROWS == block]

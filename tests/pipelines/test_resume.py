@@ -27,6 +27,7 @@ from tamis.pipelines.pool import snapshot
 from tamis.recipe import Recipe
 from tamis.samples import answers, decode_messages
 from tamis.storage.artifact import Store
+from tamis.storage.catalogue import OpenStore
 
 
 class Killed(BaseException):
@@ -195,3 +196,18 @@ def test_values_do_not_depend_on_the_layout_of_the_source(
         return table.select(["id", "kept", "rank", "reason", "nearest_kept"]).to_pylist()
 
     assert kept(tmp_path / "a") == kept(tmp_path / "b")
+
+
+def test_content_that_stands_in_several_parts_is_scored_once(
+    make_context: Callable[..., Context], put_rows: Callable[..., Any]
+) -> None:
+    rows = [{"question": f"q{i % 7}", "answer": "a"} for i in range(21)]
+    pool = put_rows("pool", rows, parts=3)
+    context = make_context()
+    outcome = scoring.score(context, pool, {"fake": Fake(1.0)})
+    key = outcome.keys["signals/fake"]
+    parts = context.store.folder("signals", key).glob("part-*.parquet")
+    stored = [k for part in parts for k in pq.read_table(part)["content_key"].to_pylist()]
+    assert len(stored) == len(set(stored)) == outcome.computed == 7
+    view = OpenStore(context.store).sql("select count(*) n from signals")
+    assert view.to_pylist() == [{"n": 21}]
