@@ -59,7 +59,12 @@ def get(name: str) -> type[Selector]:
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Selector:
     """A method with its options, names and types checked. Lists become tuples."""
-    cls: Any = get(name)
+    built: Selector = configure(get(name), name, options)
+    return built
+
+
+def configure(cls: Any, name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """An instance of the dataclass of a method from its options, names and types checked."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     given = dict(options or {})
@@ -78,8 +83,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Selector:
     if absent:
         raise RecipeError(f"{name} needs the option {absent[0]}")
     typed = {o: _typed(value, hints[o], f"{name}.{o}") for o, value in given.items()}
-    built: Selector = cls(**typed)
-    return built
+    return cls(**typed)
 
 
 def describe(name: str) -> dict[str, str]:
