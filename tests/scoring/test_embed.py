@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,24 @@ def test_threads_change_nothing(
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_array_equal(found[1], found[3])
     assert np.isnan(found[1]).all(axis=1).tolist() == [False] * 40 + [True]
+
+
+def test_one_thread_tokenises_at_a_time() -> None:
+    class Busy:
+        inside = most = 0
+
+        def preprocess(self, texts: list[str]) -> list[str]:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.01)
+            self.inside -= 1
+            return texts
+
+    busy = Busy()
+    encoder._one_at_a_time(busy)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(busy.preprocess, ["a", "b", "c", "d"])) == ["a", "b", "c", "d"]
+    assert busy.most == 1
 
 
 def test_views_and_rows_without_text(
