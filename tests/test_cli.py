@@ -148,7 +148,12 @@ def test_schema_doctor_and_methods_print_documents(work: Path) -> None:
     assert told["store"]["damaged"] == "none"
     methods = document(tamis("methods", "--json", cwd=work))
     kinds = {(m["kind"], m["name"]) for m in methods}
-    assert {("scorer", "ifd"), ("selector", "deita"), ("selector", "quota")} <= kinds
+    assert {
+        ("scorer", "ifd"),
+        ("selector", "quota"),
+        ("selector", "deita"),
+        ("online", "uds"),
+    } <= kinds
     assert all(m[field] for m in methods for field in ("sentence", "needs", "cost", "avoid"))
 
 

@@ -63,27 +63,28 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List every scorer and selector: what it does, needs and costs, and when not to use it."""
+    """List every scorer, selector and online rule: what it does and costs, when not to use it."""
     from tamis.pipelines.methods import catalogue
 
     found = catalogue(name)
     if as_json:
         common.print_json(found)
         return
-    for kind in ("scorer", "selector"):
+    titles = {"scorer": "scorers", "selector": "selectors", "online": "online selection"}
+    for kind, title in titles.items():
         rows = [
             {
                 "name": m["name"],
                 "what it does": m["sentence"],
                 "needs": m["needs"],
-                "cost per 100k rows": m["cost"],
+                "cost" if kind == "online" else "cost per 100k rows": m["cost"],
                 "when not to use it": m["avoid"],
             }
             for m in found
             if m["kind"] == kind
         ]
         if rows:
-            common.table(f"{kind}s", rows)
+            common.table(title, rows)
 
 
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
