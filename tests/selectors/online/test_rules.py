@@ -33,6 +33,11 @@ def test_best_is_the_sorted_order_with_ties_to_the_lowest_row(total, data):
     assert found.tolist() == sorted(order[:k])
 
 
+def test_many_ties_go_to_the_lowest_rows():
+    total = np.arange(200) % 2 / 1.0
+    assert best(total, np.ones(200, bool), 40).tolist() == list(range(1, 80, 2))
+
+
 def test_best_refuses_nonsense():
     with pytest.raises(DataError, match="k=0"):
         best(np.zeros(6), ALL, 0)
