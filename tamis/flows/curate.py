@@ -37,7 +37,7 @@ def stage_task(
     stage: str, recipe: Mapping[str, Any], store: str | None, keys: Mapping[str, str]
 ) -> Outcome:
     """Run one stage of a recipe (as plain values)."""
-    from tamis.pipelines.run import STAGES
+    from tamis.pipelines.stages import STAGES
 
     return STAGES[stage](_context(recipe, store), keys)
 
