@@ -6,12 +6,14 @@ This checks structure and types. What needs the data, the methods or the machine
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from tamis.errors import RecipeError
 
@@ -264,6 +266,36 @@ class Recipe(_Strict):
     export: Export = Export(name=None, folder=None, shard_rows=50_000)
     tune: Tune | None = None
     evaluate: Evaluate | None = None
+
+
+def options(kind: type, given: Mapping[str, Any], *, leave: Sequence[str] = ()) -> dict[str, Any]:
+    """Options for a dataclass, checked against the names and types of its fields but `leave`.
+
+    Raises `RecipeError` naming the nearest option, or what was expected of the value.
+    """
+    hints = get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind) if f.name not in leave]
+    name = getattr(kind, "name", kind.__name__)
+    checked = {}
+    for option, value in given.items():
+        if option not in known:
+            raise RecipeError(f"{name} has no option {option!r}{nearest(option, known)}")
+        try:
+            # Lists in YAML are tuples here: options never change.
+            one = tuple(value) if isinstance(value, list) else value
+            checked[option] = TypeAdapter(hints[option]).validate_python(one, strict=True)
+        except ValidationError as error:
+            expected = error.errors()[0]["msg"]
+            raise RecipeError(f"{name}: {option}={value!r}: {expected}") from error
+    return checked
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of an error about a name that does not exist: the nearest, or all there are."""
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; there are {', '.join(known)}" if known else "; it has no options"
 
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:

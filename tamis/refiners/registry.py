@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from tamis.errors import RecipeError
 from tamis.recipe import Model
+from tamis.recipe import options as options_of
 from tamis.refiners.base import Refiner
 
 _REFINERS = {
@@ -29,18 +26,7 @@ def build(
     """
     module, name = _REFINERS[method]
     kind: Any = getattr(importlib.import_module(module), name)
-    hints = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind) if f.name not in _GIVEN]
-    checked = {}
-    for option, value in options.items():
-        if option not in known:
-            raise RecipeError(f"{method} has no option {option!r}; there are {', '.join(known)}")
-        try:
-            given = tuple(value) if isinstance(value, list) else value
-            checked[option] = TypeAdapter(hints[option]).validate_python(given, strict=True)
-        except ValidationError as error:
-            expected = error.errors()[0]["msg"]
-            raise RecipeError(f"{method}: {option}={value!r}: {expected}") from error
+    checked = options_of(kind, options, leave=_GIVEN)
     refiner: Refiner = kind(model=model, judge=judge, device=device, **checked)
     refiner.check()
     return refiner

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Mapping
-from typing import Any, TypeGuard, get_type_hints
+from typing import Any, TypeGuard
 
-from pydantic import TypeAdapter, ValidationError
-
+from tamis import recipe
 from tamis.errors import RecipeError
 from tamis.recipe import Model
 from tamis.scoring.base import PoolScorer, Scorer
@@ -59,7 +57,7 @@ _SCORERS = {
     "lang": ("tamis.scoring.text.lang", "Lang"),
 }
 # Fields of a scorer that are not options of the recipe.
-_GIVEN = ("model", "device")
+GIVEN = ("model", "device")
 
 
 def names() -> list[str]:
@@ -92,7 +90,7 @@ def build(
     """
     kind = _kind(scorer)
     fields = {f.name for f in dataclasses.fields(kind)}
-    arguments: dict[str, Any] = _options(kind, options)
+    arguments: dict[str, Any] = recipe.options(kind, options, leave=GIVEN)
     if "model" in fields:
         if not takes_encoder(scorer) and not isinstance(model, Model):
             given = "none is named" if model is None else f"{model!r} is no entry of models"
@@ -107,31 +105,6 @@ def build(
 
 def _kind(name: str) -> Any:
     if name not in _SCORERS:
-        raise RecipeError(f"there is no scorer {name!r}{_nearest(name, names())}")
+        raise RecipeError(f"there is no scorer {name!r}{recipe.nearest(name, names())}")
     module, kind = _SCORERS[name]
     return getattr(importlib.import_module(module), kind)
-
-
-def _options(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with their values checked against the types of the scorer's fields."""
-    hints = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind) if f.name not in _GIVEN]
-    checked = {}
-    for name, value in options.items():
-        if name not in known:
-            raise RecipeError(f"{kind.name} has no option {name!r}{_nearest(name, known)}")
-        try:
-            # Lists in YAML are tuples here: options never change.
-            given = tuple(value) if isinstance(value, list) else value
-            checked[name] = TypeAdapter(hints[name]).validate_python(given, strict=True)
-        except ValidationError as error:
-            expected = error.errors()[0]["msg"]
-            raise RecipeError(f"{kind.name}: {name}={value!r}: {expected}") from error
-    return checked
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(known)}" if known else "; it has no options"

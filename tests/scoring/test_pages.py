@@ -9,7 +9,7 @@ import yaml
 
 from tamis import recipe
 from tamis.scoring import registry
-from tamis.scoring.registry import _GIVEN, _kind
+from tamis.scoring.registry import GIVEN, _kind
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "methods"
 HEADINGS = ["What", "Formula", "Options", "Cost", "Differs from", "Example"]
@@ -21,7 +21,7 @@ def test_page(name: str) -> None:
     assert page.startswith(f"# {name}\n")
     assert re.findall(r"^## (.+)$", page, re.MULTILINE) == HEADINGS
     kind = _kind(name)
-    options = {f.name for f in dataclasses.fields(kind)} - set(_GIVEN)
+    options = {f.name for f in dataclasses.fields(kind)} - set(GIVEN)
     section = page.split("## Options")[1].split("## Cost")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == options
     assert all(f"`{field}`" in page for field in kind.fields)
@@ -38,7 +38,7 @@ def test_example(name: str) -> None:
     assert name in kinds.values()
     assert set(kinds.values()) == {name} or hasattr(_kind(name), "score_pool")
     for given, entry in read.scores.items():
-        registry._options(_kind(kinds[given]), entry.options)
+        recipe.options(_kind(kinds[given]), entry.options, leave=GIVEN)
         free = registry.takes_encoder(kinds[given])
         assert entry.model is None or free or entry.model in read.models
     for rule in read.filters:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from tamis.errors import RecipeError
 from tamis.numerics.ranks import levels, midranks
 from tamis.scoring.base import Advance, PoolColumns, Rows
-from tamis.scoring.transforms.columns import LEAST, codes, numbers, reasons
+from tamis.scoring.transforms.columns import codes, numbers, reasons
+from tamis.scoring.transforms.within import WithinCells
 
 
 @dataclass(frozen=True)
-class Rank:
+class Rank(WithinCells):
     """`value` = rank / m of `column` among the m rows that have a value: the share of rows at or
     below it, equal values at the mean of their ranks. So `max: 0.2` keeps the lowest fifth.
 
@@ -27,10 +27,6 @@ class Rank:
     is the rule of POINTS (arXiv 2409.04828).
     """
 
-    column: str
-    within: tuple[str, ...] = ()
-    least: int = LEAST
-
     name: ClassVar[str] = "rank"
     version: ClassVar[int] = 1
     about: ClassVar[Mapping[str, str]] = {
@@ -40,19 +36,6 @@ class Rank:
         "avoid": "when the distances between scores matter, not only their order",
     }
     fields = ("value", "reason")
-
-    def needs(self) -> frozenset[str]:
-        """The column and those to rank within."""
-        return frozenset({self.column, *self.within})
-
-    def identity(self) -> Mapping[str, Any]:
-        """The options."""
-        return {"column": self.column, "within": list(self.within), "least": self.least}
-
-    def check(self) -> None:
-        """Raise if `least` is below 1."""
-        if self.least < 1:
-            raise RecipeError(f"{self.name}.least must be 1 or more, got {self.least}")
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
         """`value` in (0, 1], NaN with a reason where the column has no value. Infinities rank."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from tamis.errors import RecipeError
 from tamis.numerics.ranks import levels, medians
 from tamis.scoring.base import Advance, PoolColumns, Rows
-from tamis.scoring.transforms.columns import LEAST, NO_VALUE, codes, finite, numbers
+from tamis.scoring.transforms.columns import NO_VALUE, codes, finite, numbers
+from tamis.scoring.transforms.within import WithinCells
 
 # Of normal values, the standard deviation over the median distance from the median.
 NORMAL = 1.4826022185056018
@@ -19,7 +19,7 @@ NO_SPREAD = "no_spread"
 
 
 @dataclass(frozen=True)
-class RobustZ:
+class RobustZ(WithinCells):
     """`value` = (x - median) / (1.4826 MAD), MAD the median distance from the median.
 
     For normal values it is the z-score, and a few wild values do not change it. `within` and
@@ -28,10 +28,6 @@ class RobustZ:
 
     Source: Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993.
     """
-
-    column: str
-    within: tuple[str, ...] = ()
-    least: int = LEAST
 
     name: ClassVar[str] = "robust_z"
     version: ClassVar[int] = 1
@@ -42,19 +38,6 @@ class RobustZ:
         "avoid": "for scores with few different values: their spread may be 0",
     }
     fields = ("value", "reason")
-
-    def needs(self) -> frozenset[str]:
-        """The column and those to compare within."""
-        return frozenset({self.column, *self.within})
-
-    def identity(self) -> Mapping[str, Any]:
-        """The options."""
-        return {"column": self.column, "within": list(self.within), "least": self.least}
-
-    def check(self) -> None:
-        """Raise if `least` is below 1."""
-        if self.least < 1:
-            raise RecipeError(f"{self.name}.least must be 1 or more, got {self.least}")
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
         """`value` float64, NaN with a reason where there is no value or no spread."""
