@@ -31,7 +31,7 @@ _MEANING = {
     "duplicate": "an exact duplicate of a sample with a lower id",
     "too_similar": "too similar to a kept sample",
     "redundant": "too similar to another sample of its cluster",
-    "covered": "its labels are covered by kept samples",
+    "covered": "kept samples cover it",
     "represented": "a kept sample stands for it",
     "no_score": "it has no score",
     "bad_embedding": "its embedding is not finite",

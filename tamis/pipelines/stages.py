@@ -202,9 +202,21 @@ def _target(ctx: Context, keys: Keys) -> Snapshot:
 
 
 def _columns(ctx: Context, keys: Keys) -> Columns:
-    """The pool's columns: the signals of this run, then whatever else the store has scored."""
-    known = {**ctx.store.latest("signals"), **signals.of(keys)}
+    """The pool's columns: the signals of this run, then whatever else the store has scored.
+
+    But for the tokens: which rows can be trained on hangs on the model and its cut-off, so those
+    of another recipe count only where a budget asks for them.
+    """
+    stored, own = ctx.store.latest("signals"), signals.of(keys)
+    if not _counts_tokens(ctx.recipe):
+        stored = {name: key for name, key in stored.items() if name != selecting.TOKENS}
+    known = {**stored, **own}
     return Columns(ctx.store, _pool(ctx, keys), known, ctx.say)
+
+
+def _counts_tokens(recipe: Recipe) -> bool:
+    budget = recipe.select and recipe.select.budget
+    return bool(budget and (budget.value("tokens") or budget.value("supervised_tokens")))
 
 
 def _subsets(keys: Keys) -> list[str]:

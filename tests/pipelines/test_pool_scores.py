@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,3 +271,16 @@ def test_lists_inside_extra_are_columns(files: dict[str, str]) -> None:
                 "budget": {"rows": 10},
             },
         )
+
+
+def test_the_tokens_of_another_recipe_do_not_decide_what_may_be_picked(
+    files: dict[str, str], tiny_lm: Callable[..., Path]
+) -> None:
+    model = {"lm": {"path": str(tiny_lm()), "prompt_style": "chat"}}
+    blocks = {"select": {"method": "random", "budget": {"rows": 5}}}
+    # So short a cut-off leaves no row a token to train on.
+    short = {"tokens": {"model": "lm", "options": {"max_length": 8}}}
+    _, facts, _ = select(files, models=model, scores=short, **blocks)
+    assert facts["dropped"] == {"no_trained_token": 30}
+    _, facts, _ = select(files, scores={"length": {}}, **blocks)
+    assert facts["eligible"] == 30 and "total_tokens" not in facts
