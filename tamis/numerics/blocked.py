@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tamis.numerics.threads import spread
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -61,18 +64,21 @@ def nearest(x: F32, centres: F32, *, block: int | None = None) -> tuple[Rows, F6
 def nearest_index(x: F32, centres: F32, square: F64, *, block: int | None = None) -> Rows:
     """The first of these two; `square` (n,) is `squares(x)`, which many calls may share."""
     n, width = x.shape
-    step = block or rows_per_block(len(centres), CELLS // 4)
+    step = block or rows_per_block(len(centres), CELLS // 8)
     half = 0.5 * squares(centres)
     half32 = half.astype(np.float32)
     longest = float(np.sqrt(2 * half.max()))
     index = np.empty(n, dtype=np.int64)
-    # One block of memory for all: fresh pages cost as much as a pass over them.
-    room = np.empty((min(n, step), len(centres)), dtype=np.float32)
     across = centres.T.astype(np.float32)
     margin = 4 * slack(width)
-    for start in range(0, n, step):
+    # One block of memory a thread: fresh pages cost as much as a pass over them.
+    rooms = threading.local()
+
+    def one(start: int) -> None:
         part = x[start : start + step]
-        scores = np.matmul(part, across, out=room[: len(part)])
+        if not hasattr(rooms, "block"):
+            rooms.block = np.empty((min(n, step), len(centres)), dtype=np.float32)
+        scores = np.matmul(part, across, out=rooms.block[: len(part)])
         scores -= half32
         best = scores.argmax(axis=1)
         here = np.arange(len(part))
@@ -87,6 +93,8 @@ def nearest_index(x: F32, centres: F32, square: F64, *, block: int | None = None
             exact = centres[few].astype(np.float64) @ part[row].astype(np.float64) - half[few]
             best[row] = few[exact.argmax()]
         index[start : start + step] = best
+
+    spread(one, range(0, n, step))
     return index
 
 
@@ -94,10 +102,13 @@ def square_distances(x: F32, centres: F32, index: Rows) -> F64:
     """Squared distance of each row to its centre, row `index[i]` of `centres`."""
     distance = np.empty(len(x))
     step = rows_per_block(x.shape[1], CELLS // 4)
-    for start in range(0, len(x), step):
+
+    def one(start: int) -> None:
         gap = centres[index[start : start + step]].astype(np.float64)
         gap -= x[start : start + step]
         distance[start : start + step] = np.einsum("ij,ij->i", gap, gap)
+
+    spread(one, range(0, len(x), step))
     return distance
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tamis.errors import DataError, require
 from tamis.numerics.blocked import nearest_index, square_distances, squares
 from tamis.numerics.device import resolve
+from tamis.numerics.threads import spread
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -88,13 +89,16 @@ def means(x: F32, labels: Rows, k: int) -> tuple[F64, Rows]:
     """Mean of each cluster in float64 (zeros where empty), and the sizes."""
     sizes = np.bincount(labels, minlength=k).astype(np.int64)
     order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(sizes)
     total = np.zeros((k, x.shape[1]))
-    start = 0
-    for cluster, end in enumerate(np.cumsum(sizes).tolist()):
-        for first in range(start, end, 65_536):
+
+    def one(cluster: int) -> None:
+        end = int(ends[cluster])
+        for first in range(end - int(sizes[cluster]), end, 65_536):
             rows = order[first : min(first + 65_536, end)]
-            total[cluster] += x[rows].sum(axis=0, dtype=np.float64)
-        start = end
+            total[cluster] += x.take(rows, axis=0).sum(axis=0, dtype=np.float64)
+
+    spread(one, range(k))
     return total / np.maximum(sizes, 1)[:, None], sizes
 
 
