@@ -34,4 +34,5 @@ def spread(call: Callable[[Item], Result], items: Iterable[Item]) -> list[Result
 
 @cache
 def _controller() -> ThreadpoolController:
+    # Looking for libraries takes milliseconds; numpy's, which the blocks use, is there by now.
     return ThreadpoolController()
