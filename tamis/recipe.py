@@ -170,28 +170,43 @@ class Export(_Strict):
     shard_rows: int = Field(50_000, ge=1)
 
 
+class Chosen(_Strict):
+    """A method by its name, and its own options."""
+
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Online(Chosen):
+    """Which rows of each step are trained on, chosen while the model is trained."""
+
+    keep: float = Field(0.25, gt=0, le=1, description="share of a step's rows that is trained on")
+    safe: str | list[str] | None = Field(None, description="files of trusted rows, for bds")
+
+
 class Tune(_Strict):
     """Fine-tuning by the bundled trainer, or by a command that gets the manifest folder."""
 
     model: str | None = Field(None, description="name of an entry of models")
-    method: Literal["lora", "full"] = "lora"
+    method: str = Field("lora", description="of `tamis methods --trainer`")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own")
+    objective: Chosen = Chosen(method="sft")
+    online: Online | None = None
+    optimizer: str = "adamw"
+    optimizer_options: dict[str, Any] = Field(default_factory=dict)
     epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps")
     batch_tokens: int = Field(4096, ge=64, description="tokens of a packed or padded batch")
     rows_per_step: int = Field(32, ge=1, description="samples of an optimizer step, on average")
-    packing: bool = True
+    packing: Literal["best_fit", "dynamic", "none"] = "best_fit"
     max_length: int | None = Field(None, ge=8, description="cut-off in tokens; default the model's")
-    learning_rate: float | None = Field(
-        None, gt=0, description="default 2e-4 for lora, 2e-5 for full"
-    )
+    learning_rate: float | None = Field(None, gt=0, description="default the method's")
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    lora_rank: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    lora_targets: list[str] | Literal["all-linear"] = "all-linear"
+    noise: float = Field(0.0, ge=0, description="NEFTune's alpha: noise on the embeddings")
+    diagnostics: list[str] = Field(default_factory=list, description="extra columns of the log")
     save_every: int | None = Field(None, ge=1, description="steps; default a tenth of the run")
     command: str | None = Field(None, description="own trainer; {manifest} and {out} are replaced")
 

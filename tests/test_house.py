@@ -22,7 +22,7 @@ BELOW = {
     "storage": {"errors", "recipe", "samples"},
     "scoring": {"errors", "recipe", "samples", "numerics", "language"},
     "selectors": {"errors", "numerics"},
-    "trainer": {"errors", "recipe", "samples", "numerics", "language"},
+    "trainer": {"errors", "recipe", "samples", "numerics", "language", "selectors"},
     "refiners": {"errors", "recipe", "samples", "numerics", "language"},
     "report": {"errors"},
 }

@@ -151,7 +151,8 @@ def train_scorer(
         float, typer.Option(min=1, max=50, help="Percent of the groups to test on.")
     ] = 20.0,
     option: Annotated[
-        list[str] | None, typer.Option(help="Of the recipe's tune block: epochs=6, lora_rank=8...")
+        list[str] | None,
+        typer.Option(help="Of the recipe's tune block: epochs=6, max_steps=200..."),
     ] = None,
     seed: SeedOption = 0,
     store: StoreOption = None,

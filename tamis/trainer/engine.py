@@ -106,7 +106,7 @@ class Steps:
         micro = micro_batches(
             self.examples,
             self.groups[step],
-            packing=self.options.packing,
+            packing=self.options.packing != "none",
             tokens=self.options.batch_tokens,
             device=self.device,
         )

@@ -35,18 +35,18 @@ def _lora(model: Any, options: Tune) -> Any:
     """Low-rank updates beside linear layers: LoRA, 2021 (arXiv 2106.09685), by peft."""
     from peft import LoraConfig, TaskType, get_peft_model
 
-    wanted = options.lora_targets
+    wanted = options.options.get("targets", "all-linear")
     head = {name.split(".")[-1] for name, m in model.named_modules() if _is_head(model, m)}
     if not isinstance(wanted, str) and head & {name.split(".")[-1] for name in wanted}:
         raise RecipeError(
-            f"tune.lora_targets names the output layer {sorted(head)[0]!r}: the loss never calls "
+            f"tune.options.targets names the output layer {sorted(head)[0]!r}: the loss never calls "
             "that layer as a whole; leave it out"
         )
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
-        r=options.lora_rank,
-        lora_alpha=options.lora_alpha,
-        lora_dropout=options.lora_dropout,
+        r=options.options.get("rank", 16),
+        lora_alpha=options.options.get("alpha", 32),
+        lora_dropout=options.options.get("dropout", 0.0),
         target_modules=wanted if isinstance(wanted, str) else list(wanted),
     )
     try:
@@ -55,7 +55,9 @@ def _lora(model: Any, options: Tune) -> Any:
             warnings.simplefilter("ignore", FutureWarning)
             return get_peft_model(model, config)
     except ValueError as error:
-        raise RecipeError(f"tune.lora_targets {wanted!r}: {str(error).splitlines()[0]}") from error
+        raise RecipeError(
+            f"tune.options.targets {wanted!r}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _is_head(model: Any, module: Any) -> bool:

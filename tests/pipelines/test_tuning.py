@@ -102,7 +102,7 @@ def test_models_are_keyed_by_what_determines_them(
         tune(context(), manifest([0, 1, 2, 3, 5], "third")),
         tune(context(tune={"learning_rate": 0.02}), folder),
         tune(context(seed=1), folder),
-        tune(context(tune={"method": "lora", "lora_rank": 2}), folder),
+        tune(context(tune={"method": "lora", "options": {"rank": 2}}), folder),
     ]
     assert [old for _, old in other] == [False] * 4
     assert len({one.key, *(a.key for a, _ in other)}) == 5

@@ -82,11 +82,11 @@ def farthest(one: Any, other: Any, start: Any) -> float:
 @pytest.mark.parametrize(
     "cut",
     [
-        {"packing": True},
-        {"packing": True, "batch_tokens": 64},
-        {"packing": True, "batch_tokens": 200},
-        {"packing": False},
-        {"packing": False, "batch_tokens": 64},
+        {"packing": "best_fit"},
+        {"packing": "best_fit", "batch_tokens": 64},
+        {"packing": "best_fit", "batch_tokens": 200},
+        {"packing": "none"},
+        {"packing": "none", "batch_tokens": 64},
     ],
     ids=lambda cut: "-".join(f"{k}={v}" for k, v in cut.items()),
 )

@@ -16,7 +16,7 @@ from tamis.language.render import prompt, render
 from tamis.recipe import Model, Tune
 from tamis.trainer.tune import tune
 
-LORA = {"method": "lora", "lora_rank": 4, "lora_dropout": 0.1, "learning_rate": 0.01}
+LORA = {"method": "lora", "options": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
 FULL = {"method": "full", "learning_rate": 0.003}
 
 
@@ -105,7 +105,7 @@ def test_the_first_loss_is_that_of_the_untuned_model(
 
     from tamis.trainer.data import steps
 
-    report = run(lora_dropout=0.0)
+    report = run(options={"rank": 4})
     model = load_model(tiny, "cpu")
     total, count = 0.0, 0
     for i in steps(40, epochs=1, rows_per_step=8, max_steps=1, seed=3)[0]:
@@ -168,7 +168,7 @@ def test_checkpoints_of_another_run_are_refused(
     other = {
         "rows": {"rows": table(sums[:30])},
         "seed": {"seed": 4},
-        "options": {"lora_rank": 8},
+        "options": {"options": {"rank": 8}},
     }[change]
     with pytest.raises(TamisError, match="checkpoints of a run on other data"):
         run(**other)
@@ -210,9 +210,9 @@ def test_report_counts(run: Any, table: Any, sums: Any, tmp_path: Path) -> None:
 
 def test_refusals(run: Any, tiny: Model) -> None:
     with pytest.raises(RecipeError, match="output layer 'lm_head'"):
-        run("head", lora_targets=["q_proj", "lm_head"])
+        run("head", options={"targets": ["q_proj", "lm_head"]})
     with pytest.raises(RecipeError, match="no_such_layer"):
-        run("none", lora_targets=["no_such_layer"])
+        run("none", options={"targets": ["no_such_layer"]})
     with pytest.raises(RecipeError, match="adapter already"):
         run("twice", model=tiny.model_copy(update={"adapter": "somewhere"}))
     with pytest.raises(TamisError, match=r"diverged.*learning_rate"):
