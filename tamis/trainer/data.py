@@ -24,7 +24,8 @@ class Examples:
 
     Row i holds `ids[indptr[i]:indptr[i + 1]]` (int32); `labelled` tells which of them carry loss,
     `weight` (n,) float64 how much, `row_id` whose they are. `dropped` counts by reason the rows
-    that are not here, `truncated` those that lost their end.
+    that are not here, `truncated` those that lost their end. `group` names the group of each row
+    where an objective asks for one; `shown`, like `ids`, is what the model sees in their place.
     """
 
     ids: np.ndarray
@@ -34,6 +35,8 @@ class Examples:
     row_id: list[str]
     dropped: dict[str, int]
     truncated: int
+    group: list[str] | None = None
+    shown: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -50,26 +53,59 @@ class Examples:
         ids = self.ids[part].astype(np.int64)
         labels = np.where(self.labelled[part], ids, -100)
         labels[0] = -100
-        return ids, labels
+        return ids if self.shown is None else self.shown[part].astype(np.int64), labels
+
+    def take(self, rows: np.ndarray) -> Examples:
+        """The examples of these rows, copied, in this order."""
+        lengths = self.lengths[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
+        return Examples(
+            self.ids[places],
+            self.labelled[places],
+            indptr,
+            self.weight[rows],
+            [self.row_id[i] for i in rows],
+            self.dropped,
+            self.truncated,
+            None if self.group is None else [self.group[i] for i in rows],
+            None if self.shown is None else self.shown[places],
+        )
+
+    def targets(self) -> np.ndarray:
+        """How many tokens of each row carry loss, (n,)."""
+        carried = self.labelled.copy()
+        carried[self.indptr[:-1]] = False
+        counts: np.ndarray = np.add.reduceat(carried, self.indptr[:-1], dtype=np.int64)
+        return counts
 
     def fingerprint(self) -> str:
         """32 hex digits over everything that is trained on."""
         total = hashlib.blake2b(digest_size=16)
         for array in (self.ids, self.labelled, self.indptr, self.weight):
             total.update(np.ascontiguousarray(array).tobytes())
-        total.update("\0".join(self.row_id).encode())
+        for names in (self.row_id, self.group or []):
+            total.update("\0".join(names).encode())
         return total.hexdigest()
 
 
-def prepare(rows: pa.Table, tokenizer: Any, *, prompt_style: str, max_length: int) -> Examples:
+def prepare(
+    rows: pa.Table,
+    tokenizer: Any,
+    *,
+    prompt_style: str,
+    max_length: int,
+    group_by: str | None = None,
+) -> Examples:
     """Render, mask and truncate rows (`row_id`, `messages`, `tools`, `weight`; messages as in
     `tamis.samples`).
 
     Rows are cut at `max_length` tokens, keeping the start. Rows that cannot be rendered, and rows
-    left without a token that carries loss, are dropped and counted. A null weight is 1. Raises
-    `DataError` for weights that are negative or not finite, or when nothing is left to train on.
+    left without a token that carries loss, are dropped and counted. A null weight is 1. The column
+    `group_by` names the groups, null being a group too. Raises `DataError` for weights that are
+    negative or not finite, for a column that is not there, or when nothing is left to train on.
     """
-    weights = _weights(rows)
+    weights, groups = _weights(rows), _groups(rows, group_by)
     kept: list[int] = []
     ids: list[np.ndarray] = []
     labelled: list[np.ndarray] = []
@@ -106,7 +142,17 @@ def prepare(rows: pa.Table, tokenizer: Any, *, prompt_style: str, max_length: in
         [row_id[i] for i in kept],
         dict(sorted(dropped.items())),
         truncated,
+        groups and [groups[i] for i in kept],
     )
+
+
+def _groups(rows: pa.Table, column: str | None) -> list[str] | None:
+    if column is None:
+        return None
+    if column not in rows.schema.names:
+        known = ", ".join(rows.schema.names)
+        raise DataError(f"the rows have no column {column!r} to group by; they have {known}")
+    return ["" if value is None else str(value) for value in rows.column(column).to_pylist()]
 
 
 def _weights(rows: pa.Table) -> np.ndarray:
