@@ -7,7 +7,8 @@ row s that carry loss. A common factor on all weights cancels; weights act betwe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tamis.language.network import SplitNetwork, network
 
@@ -46,38 +47,77 @@ def token_terms(logits: Any, tokens: Any) -> tuple[Any, Any]:
     return nll, logits.detach().argmax(dim=-1) == tokens
 
 
-def head_terms(head: Callable[[Any], Any], hidden: Any, tokens: Any, chunk: int) -> tuple[Any, Any]:
-    """`token_terms` of `head(hidden)`, hidden (m, d), with `chunk` rows of logits at a time.
+def divergence_terms(logits: Any, frozen: Any, tokens: Any) -> tuple[Any, Any, Any]:
+    """`token_terms` of logits (m, V), and KL(frozen || logits) of each row over all V tokens."""
+    import torch
 
-    In training the logits of a chunk are made again for its gradient, so that never more than one
-    chunk of them is held.
+    nll, correct = token_terms(logits, tokens)
+    now = torch.log_softmax(logits.float(), dim=-1)
+    before = torch.log_softmax(frozen.float(), dim=-1)
+    # Where a probability underflows to 0 its logarithm may be -inf, and the product counts as 0.
+    gap = torch.where(before.isneginf(), 0.0, before - now)
+    return nll, correct, torch.linalg.vecdot(before.exp(), gap)
+
+
+def chunked(terms: Callable[..., tuple[Any, ...]], chunk: int, *rows: Any) -> tuple[Any, ...]:
+    """`terms(*rows)`, tensors over the same m rows, with `chunk` of them at a time.
+
+    In training a chunk is computed again for its gradient, so that what it makes is never held for
+    more than one chunk.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    def terms(rows: Any, wanted: Any) -> tuple[Any, Any]:
-        return token_terms(head(rows), wanted)
-
-    if len(tokens) <= chunk:
-        return terms(hidden, tokens)
+    if len(rows[0]) <= chunk:
+        return terms(*rows)
     again = torch.is_grad_enabled()
     parts = [
-        checkpoint(terms, r, w, use_reentrant=False) if again else terms(r, w)
-        for r, w in zip(hidden.split(chunk), tokens.split(chunk), strict=True)
+        checkpoint(terms, *part, use_reentrant=False) if again else terms(*part)
+        for part in zip(*(r.split(chunk) for r in rows), strict=True)
     ]
-    return torch.cat([nll for nll, _ in parts]), torch.cat([correct for _, correct in parts])
+    return tuple(torch.cat(found) for found in zip(*parts, strict=True))
 
 
-def terms_forward(model: Any, vocabulary: int) -> Callable[..., dict[str, Any]]:
+def head_terms(head: Callable[[Any], Any], hidden: Any, tokens: Any, chunk: int) -> tuple[Any, ...]:
+    """`token_terms` of `head(hidden)`, hidden (m, d), with `chunk` rows of logits at a time."""
+    return chunked(lambda rows, wanted: token_terms(head(rows), wanted), chunk, hidden, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A model as two functions: `states` from its inputs to what is kept of positions `row`,
+    `before` (m, ...), and `head` from there to logits (m, V)."""
+
+    states: Callable[[Mapping[str, Any], Any, Any], Any]
+    head: Callable[[Any], Any]
+
+
+def rows_of(model: Any, vocabulary: int) -> Rows:
+    """Hidden states and the head where the two can be had apart, else logits as they are."""
+    net, whole = network(model, vocabulary), model.forward
+
+    def hidden(inputs: Mapping[str, Any], row: Any, before: Any) -> Any:
+        return net.backbone(**inputs).last_hidden_state[row, before]
+
+    def logits(inputs: Mapping[str, Any], row: Any, before: Any) -> Any:
+        return whole(**inputs).logits[row, before]
+
+    if isinstance(net, SplitNetwork):
+        return Rows(hidden, net.head)
+    return Rows(logits, lambda rows: rows)
+
+
+def terms_forward(
+    model: Any, vocabulary: int, frozen: Frozen | None = None
+) -> Callable[..., dict[str, Any]]:
     """A function in the place of `model.forward` that returns the terms of the trained tokens.
 
     It takes `input_ids` and `labels` (b, t), and optionally `loss_weights` (b, t), `position_ids`;
-    it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,). The head sees
-    only the positions that predict a trained token. Never uses a cache: with one, packed rows would
-    see each other.
+    it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,), and `kl` when
+    there is a `frozen` model to compare with. The head sees only the positions that predict a
+    trained token. Never uses a cache: with one, packed rows would see each other.
     """
-    net = network(model, vocabulary)
-    whole = model.forward
+    live = rows_of(model, vocabulary)
 
     def forward(
         *,
@@ -91,13 +131,35 @@ def terms_forward(model: Any, vocabulary: int) -> Callable[..., dict[str, Any]]:
         inputs = {"input_ids": input_ids, "use_cache": False}
         if position_ids is not None:
             inputs["position_ids"] = position_ids
-        if isinstance(net, SplitNetwork):
-            hidden = net.backbone(**inputs).last_hidden_state[row, before]
-            chunk = max(1, _CHUNK_VALUES[hidden.device.type] // vocabulary)
-            nll, correct = head_terms(net.head, hidden, tokens, chunk)
+        chunk = max(1, _CHUNK_VALUES[input_ids.device.type] // vocabulary)
+        if frozen is None:
+            nll, correct = head_terms(live.head, live.states(inputs, row, before), tokens, chunk)
+            found = {"nll": nll, "correct": correct}
         else:
-            nll, correct = token_terms(whole(**inputs).logits[row, before], tokens)
+            start = frozen.states(inputs, row, before)
+            now = live.states(inputs, row, before)
+            nll, correct, kl = chunked(_against(live, frozen), chunk, now, start, tokens)
+            found = {"nll": nll, "correct": correct, "kl": kl}
         weights = nll.new_ones(len(nll)) if loss_weights is None else loss_weights[row, before + 1]
-        return {"nll": nll, "correct": correct, "weights": weights, "row": row}
+        return {**found, "weights": weights, "row": row}
 
     return forward
+
+
+class Frozen(Protocol):
+    """The model as it was before training; both take and give what those of `Rows` do."""
+
+    def states(self, inputs: Mapping[str, Any], row: Any, before: Any) -> Any:
+        """States at the positions, without gradient and without dropout."""
+        ...
+
+    def head(self, rows: Any) -> Any:
+        """Logits, without gradient."""
+        ...
+
+
+def _against(live: Rows, frozen: Frozen) -> Callable[..., tuple[Any, ...]]:
+    def terms(now: Any, start: Any, tokens: Any) -> tuple[Any, ...]:
+        return divergence_terms(live.head(now), frozen.head(start), tokens)
+
+    return terms
