@@ -122,9 +122,8 @@ class Contrast:
                 for i, step in enumerate(models):
                     found, caches[i] = step(fresh, mask, places.expand_as(fresh), caches[i])
                     logits.append(found.cpu().numpy())
-                if number < rule.least:
-                    logits[0][:, list(stops)] = -np.inf
-                tokens = self._choose(logits, [streams[i] for i in alive], rule)
+                barred = list(stops) if number < rule.least else []
+                tokens = self._choose(logits, barred, [streams[i] for i in alive], rule)
                 going = ~np.isin(tokens, stops)
                 self._note(texts, alive, tokens, logits, going)
                 if not going.any():
@@ -171,10 +170,15 @@ class Contrast:
 
     @staticmethod
     def _choose(
-        logits: list[np.ndarray], streams: list[np.random.Generator], rule: Rule
+        logits: list[np.ndarray],
+        barred: list[int],
+        streams: list[np.random.Generator],
+        rule: Rule,
     ) -> np.ndarray:
         """A token of each row, by inverse transform of its softmax, int64 (b,)."""
-        scores = token_scores(logits[0], logits[1], alpha=rule.alpha, gamma=rule.gamma)
+        likes = logits[0].copy()
+        likes[:, barred] = -np.inf
+        scores = token_scores(likes, logits[1], alpha=rule.alpha, gamma=rule.gamma)
         table = np.exp(scores - scores.max(axis=1, keepdims=True)).cumsum(axis=1)
         u = np.array([s.random() for s in streams])[:, None] * table[:, -1:]
         # The first whose sum is above the draw; never one of weight 0, also where it rounds up.
