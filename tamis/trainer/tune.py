@@ -8,7 +8,7 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,9 +22,15 @@ from tamis.errors import RecipeError
 from tamis.language.generate import stop_ids
 from tamis.language.load import identity, load_model, load_tokenizer, max_length, quiet, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import checkpoints, engine, methods
+from tamis.trainer import checkpoints, engine, methods, optimizers
 from tamis.trainer.data import Examples, prepare, steps
 from tamis.trainer.loss import terms_forward
+from tamis.trainer.methods import Context, Method
+from tamis.trainer.objectives import Course, Objective
+from tamis.trainer.objectives import build as objective_of
+from tamis.trainer.objectives import course as course_of
+from tamis.trainer.objectives.start import StartModel
+from tamis.trainer.pack import padded
 
 # Raise by hand when the same rows, options and seed train another model.
 VERSION = 1
@@ -69,12 +75,15 @@ def tune(
     resumed = checkpoints.latest(folder / "checkpoints", job.identity)
     if resumed is not None:
         say(f"going on from {resumed.name.replace('-', ' ')} of {len(job.groups)} steps")
-    lm, trained = _prepared(job)
+    lm, trained, size = _prepared(job)
+    trainable = job.method.trainable(trained)
     history = _train(job, trained, resumed, progress, title)
     del lm.forward  # what is saved and used from here on is the model as it was, with its logits
     _save(job, lm, trained)
     report = {
         **_facts(job, history),
+        "trainable_parameters": trainable,
+        "trainable_share": trainable / size,
         "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
         "seconds": time.monotonic() - started,
     }
@@ -97,12 +106,18 @@ class _Job:
     folder: Path
     limit: int
     identity: str
+    objective: Objective
+    course: Course
+    method: Method
 
 
 def _job(
     rows: pa.Table | Examples, model: Model, options: Tune, seed: int, device: str, folder: Path
 ) -> _Job:
+    method = methods.of(options)
+    optimizers.check(options, method)
     tokenizer = load_tokenizer(model)
+    objective = objective_of(options.objective.method, options.objective.options)
     limit = min(options.max_length or max_length(model), max_length(model))
     if isinstance(rows, Examples):
         examples = rows
@@ -112,6 +127,7 @@ def _job(
             tokenizer,
             prompt_style=model.prompt_style,
             max_length=limit,
+            group_by=objective.group_by(),
         )
     groups = steps(
         len(examples),
@@ -121,7 +137,23 @@ def _job(
         seed=seed,
     )
     name = _identity(examples, model, options, seed)
-    return _Job(examples, groups, tokenizer, model, options, seed, device, folder, limit, name)
+    course = course_of(tokenizer, model.prompt_style, seed, len(groups))
+    objective.check(examples, course)
+    return _Job(
+        examples,
+        groups,
+        tokenizer,
+        model,
+        options,
+        seed,
+        device,
+        folder,
+        limit,
+        name,
+        objective,
+        course,
+        method,
+    )
 
 
 def _tell(examples: Examples, say: Callable[[str], None]) -> None:
@@ -136,6 +168,7 @@ def _identity(examples: Examples, model: Model, options: Tune, seed: int) -> str
         "version": VERSION,
         "examples": examples.fingerprint(),
         "model": identity(model),
+        "method": methods.get(options.method).version,
         "options": options.model_dump(exclude={"model", "command", "save_every"}),
         "seed": seed,
     }
@@ -151,25 +184,53 @@ def _finished(folder: Path, name: str) -> dict[str, Any] | None:
     return report if report["identity"] == name else None
 
 
-def _prepared(job: _Job) -> tuple[Any, Any]:
-    """The causal language model with the loss as its forward, and what of it is trained."""
+def _prepared(job: _Job) -> tuple[Any, Any, int]:
+    """The causal language model with the loss as its forward, what of it is trained, and how many
+    parameters it came with."""
     from transformers import set_seed
 
     set_seed(job.seed % 2**32)
     # Trained in float32 whatever the checkpoint holds: small updates vanish in bfloat16.
     lm = load_model(job.model.model_copy(update={"dtype": "float32"}), job.device)
     lm.requires_grad_(False)
-    forward = terms_forward(lm, vocabulary(job.model))
+    size = sum(p.numel() for p in lm.parameters())
+    start = _start_model(job, lm) if job.objective.frozen else None
+    forward = terms_forward(lm, vocabulary(job.model), start)
     if job.device == "cuda":
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lm.forward = forward
-    return lm, methods.prepare(lm, job.options)
+    with quiet():
+        trained = job.method.prepare(lm, _context(job))
+    if start is not None:
+        start.settle(trained)
+    return lm, trained, size
+
+
+def _context(job: _Job) -> Context:
+    total = len(job.groups)
+
+    def batches(rows: int, at_once: int) -> Iterator[dict[str, Any]]:
+        first = np.concatenate(job.groups)[:rows]
+        for begin in range(0, len(first), at_once):
+            batch = padded(job.examples, first[begin : begin + at_once])
+            names = ("input_ids", "labels", "loss_weights")
+            yield {name: batch[name].to(job.device) for name in names}
+
+    rate = job.options.learning_rate or job.method.learning_rate
+    warmup = int(job.options.warmup * total)
+    return Context(total, warmup, rate, job.seed, job.device, batches)
+
+
+def _start_model(job: _Job, lm: Any) -> StartModel:
+    again = job.model.model_copy(update={"dtype": "float32" if job.device == "cpu" else "bfloat16"})
+    return StartModel(lm, vocabulary(job.model), lambda: load_model(again, job.device))
 
 
 def _train(
     job: _Job, trained: Any, resumed: Path | None, progress: Progress, title: str
 ) -> list[dict[str, Any]]:
-    """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate."""
+    """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate, and
+    what the objective adds."""
     from transformers import TrainerCallback
 
     with progress(title, sum(map(len, job.groups))) as advance, quiet():
@@ -188,16 +249,19 @@ def _train(
 
         trainer = engine.build(
             trained,
-            engine.Steps(job.examples, job.groups, job.options, job.device),
+            engine.Steps(job.examples, job.groups, job.options, job.device, job.course),
             job.options,
+            method=job.method,
             seed=job.seed,
             device=job.device,
             folder=job.folder / "checkpoints",
             callbacks=[Reporter()],
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    names = ("step", "loss", "nll", "tokens", "grad_norm", "learning_rate")
-    return [{n: entry[n] for n in names} for entry in trainer.state.log_history if "nll" in entry]
+        if hasattr(trainer.optimizer.optimizer, "eval"):
+            trainer.optimizer.eval()  # a schedule-free one keeps the weights to use apart
+    logged = [entry for entry in trainer.state.log_history if "nll" in entry]
+    return [{n: value for n, value in entry.items() if n != "epoch"} for entry in logged]
 
 
 def _save(job: _Job, lm: Any, trained: Any) -> None:
@@ -212,10 +276,7 @@ def _save(job: _Job, lm: Any, trained: Any) -> None:
         eos_token_id=stops, pad_token_id=job.tokenizer.pad_token_id
     )
     with quiet():
-        if trained is lm:
-            lm.save_pretrained(folder)
-        else:
-            trained.save_pretrained(folder, save_embedding_layers=False)
+        job.method.save(lm, trained, folder)
         lm.generation_config.save_pretrained(folder)
         job.tokenizer.save_pretrained(folder)
 
@@ -230,7 +291,9 @@ def _facts(job: _Job, history: list[dict[str, Any]]) -> dict[str, Any]:
         "identity": job.identity,
         "version": VERSION,
         "method": job.options.method,
+        "method_facts": job.method.facts(),
         "learning_rate": methods.learning_rate(job.options),
+        "optimizer": job.options.optimizer,
         "seed": job.seed,
         "rows": len(job.examples),
         "dropped": job.examples.dropped,

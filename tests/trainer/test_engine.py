@@ -12,7 +12,7 @@ import pytest
 
 from tamis.language.load import load_model, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import engine
+from tamis.trainer import engine, methods
 from tamis.trainer.data import Examples, prepare, steps
 from tamis.trainer.loss import terms_forward
 
@@ -31,7 +31,13 @@ def groups(examples: Examples) -> list[np.ndarray]:
 
 
 def options(**given: Any) -> Tune:
-    settings = {"method": "full", "scheduler": "constant", "warmup": 0, "learning_rate": RATE}
+    settings = {
+        "method": "full",
+        "scheduler": "constant",
+        "warmup": 0,
+        "learning_rate": RATE,
+        "optimizer": "sgd",
+    }
     return Tune.model_validate({**settings, "max_grad_norm": 1e9, **given})
 
 
@@ -40,9 +46,8 @@ def train(model: Model, examples: Examples, groups: Any, chosen: Tune, folder: P
     lm = load_model(model, "cpu")
     lm.forward = terms_forward(lm, vocabulary(model))
     dataset = engine.Steps(examples, groups, chosen, "cpu")
-    trainer = engine.build(
-        lm, dataset, chosen, seed=0, device="cpu", folder=folder, optimizer="sgd"
-    )
+    method = methods.of(chosen)
+    trainer = engine.build(lm, dataset, chosen, method=method, seed=0, device="cpu", folder=folder)
     trainer.train()
     return lm, trainer
 

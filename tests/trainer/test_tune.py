@@ -17,7 +17,7 @@ from tamis.recipe import Model, Tune
 from tamis.trainer.tune import tune
 
 LORA = {"method": "lora", "options": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
-FULL = {"method": "full", "learning_rate": 0.003}
+FULL = {"method": "full", "options": {}, "learning_rate": 0.003}
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_refusals(run: Any, tiny: Model) -> None:
     with pytest.raises(RecipeError, match="adapter already"):
         run("twice", model=tiny.model_copy(update={"adapter": "somewhere"}))
     with pytest.raises(TamisError, match=r"diverged.*learning_rate"):
-        run("diverged", method="full", learning_rate=1e30, max_grad_norm=1e30, warmup=0)
+        run("diverged", **FULL | {"learning_rate": 1e30}, max_grad_norm=1e30, warmup=0)
 
 
 def test_the_prompt_given_at_generation_is_the_one_trained_on(sums: Any, tokenizer: Any) -> None:

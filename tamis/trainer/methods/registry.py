@@ -1,0 +1,69 @@
+"""The tuning methods there are: found by name, built from options, described in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from tamis.errors import RecipeError
+from tamis.recipe import Tune, nearest
+from tamis.recipe import options as checked
+from tamis.trainer.methods.base import Method
+
+# name -> module and class; imported when asked for.
+_BUILT_IN = {
+    "lora": ("tamis.trainer.methods.lora", "Lora"),
+    "full": ("tamis.trainer.methods.full", "Full"),
+}
+
+
+def names() -> list[str]:
+    """Every method, in a fixed order."""
+    return list(_BUILT_IN)
+
+
+def get(name: str) -> type[Method]:
+    """The class of a method. Raises `RecipeError` with the nearest name."""
+    if name not in _BUILT_IN:
+        raise RecipeError(f"there is no tuning method {name!r}{nearest(name, names())}")
+    module, cls = _BUILT_IN[name]
+    found: type[Method] = getattr(importlib.import_module(module), cls)
+    return found
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """A method with its options, names and types and fit checked. Lists become tuples."""
+    kind = get(name)
+    method = kind(**checked(kind, options or {}))
+    method.check()
+    return method
+
+
+def of(options: Tune) -> Method:
+    """The method of a tune block. Raises `RecipeError` where it cannot train as the block says."""
+    method = build(options.method, options.options)
+    if not method.packable and options.packing == "best_fit":
+        raise RecipeError(
+            f"{method.name} puts trained tokens before a row, which packed rows would share: "
+            "set packing: none"
+        )
+    return method
+
+
+def learning_rate(options: Tune) -> float:
+    """The learning rate of the options, or the method's default."""
+    return options.learning_rate or build(options.method, options.options).learning_rate
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What the method does, what it leaves, its default rate, whether rows may be packed."""
+    kind = get(name)
+    return {
+        **dataclasses.asdict(kind.about),
+        "leaves": kind.kind,
+        "learning_rate": build(name).learning_rate,
+        "packable": kind.packable,
+        "source": kind.source,
+    }
