@@ -15,6 +15,8 @@ from tamis.language.network import SplitNetwork, network
 IGNORED = -100
 # Logits held at once, in values: 64 MB of float32 on a CPU, 1 GB on a GPU.
 _CHUNK_VALUES = {"cpu": 2**24, "cuda": 2**28}
+# What a model is given, of all that may come with a batch.
+_INPUTS = ("input_ids", "inputs_embeds", "position_ids", "past_key_values")
 # A step whose rows all have weight 0 has no mean; its loss is 0.
 _LEAST = 1e-8
 
@@ -103,7 +105,8 @@ def rows_of(model: Any, vocabulary: int) -> Rows:
         return whole(**inputs).logits[row, before]
 
     if isinstance(net, SplitNetwork):
-        return Rows(hidden, net.head)
+        # Asked for anew each time: an adapter may wrap a head that shares the embeddings' weights.
+        return Rows(hidden, lambda rows: model.get_output_embeddings()(rows))
     return Rows(logits, lambda rows: rows)
 
 
@@ -116,22 +119,22 @@ def terms_forward(
     it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,), and `kl` when
     there is a `frozen` model to compare with. The head sees only the positions that predict a
     trained token. Never uses a cache: with one, packed rows would see each other.
+
+    Virtual tokens come as `inputs_embeds` and `labels` (b, p + t) that begin with them, or as keys
+    and values of p tokens before the first, `past_key_values`; weights stay those of the t tokens.
     """
     live = rows_of(model, vocabulary)
 
     def forward(
         *,
-        input_ids: Any,
         labels: Any,
         loss_weights: Any = None,
-        position_ids: Any = None,
-        **_: Any,  # peft passes every argument of a causal model, unset
+        **given: Any,  # peft passes every argument of a causal model, unset
     ) -> dict[str, Any]:
         row, before, tokens = targets(labels)
-        inputs = {"input_ids": input_ids, "use_cache": False}
-        if position_ids is not None:
-            inputs["position_ids"] = position_ids
-        chunk = max(1, _CHUNK_VALUES[input_ids.device.type] // vocabulary)
+        inputs = {name: given[name] for name in _INPUTS if given.get(name) is not None}
+        inputs["use_cache"] = False
+        chunk = max(1, _CHUNK_VALUES[labels.device.type] // vocabulary)
         if frozen is None:
             nll, correct = head_terms(live.head, live.states(inputs, row, before), tokens, chunk)
             found = {"nll": nll, "correct": correct}
@@ -140,7 +143,11 @@ def terms_forward(
             now = live.states(inputs, row, before)
             nll, correct, kl = chunked(_against(live, frozen), chunk, now, start, tokens)
             found = {"nll": nll, "correct": correct, "kl": kl}
-        weights = nll.new_ones(len(nll)) if loss_weights is None else loss_weights[row, before + 1]
+        if loss_weights is None:
+            weights = nll.new_ones(len(nll))
+        else:
+            virtual = labels.shape[1] - loss_weights.shape[1]
+            weights = loss_weights[row, before + 1 - virtual]
         return {**found, "weights": weights, "row": row}
 
     return forward
