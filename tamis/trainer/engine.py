@@ -12,9 +12,15 @@ import numpy as np
 
 from tamis.errors import TamisError
 from tamis.recipe import Tune
-from tamis.trainer import methods
+from tamis.trainer import launch, optimizers
 from tamis.trainer.data import Examples
-from tamis.trainer.loss import denominator, weighted_mean
+from tamis.trainer.hooks import MethodHooks
+from tamis.trainer.hooks import callback as method_callback
+from tamis.trainer.methods import Method
+from tamis.trainer.mixins import StepLog, StepLoss
+from tamis.trainer.noise import Noise
+from tamis.trainer.objectives import Course
+from tamis.trainer.objectives import build as objective_of
 from tamis.trainer.pack import micro_batches
 
 Told = Callable[[int], None]
@@ -23,94 +29,56 @@ Told = Callable[[int], None]
 @cache
 def trainer_class() -> type:
     """The subclass of `transformers.Trainer`; a function, so that importing this stays cheap."""
-    import torch
     from transformers import Trainer
 
-    class StepTrainer(Trainer):
-        """Trains on items that are whole optimizer steps, each a list of micro-batches.
-
-        The loss of every micro-batch is divided by the weighted number of trained tokens of the
-        whole step over all ranks, so how a step is cut into micro-batches does not matter.
-        """
-
-        def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **kwargs)
-            self.model_accepts_loss_kwargs = True
-            self.loss_is_scaled_for_ga = True
-            self._nll, self._tokens = 0.0, 0
-
-        def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-            if not batch_samples:
-                return None
-            batches = [batch for step in batch_samples for batch in step["micro"]]
-            total = sum(denominator(batch) for batch in batches).to(device)
-            if self.args.world_size > 1:
-                total = self.accelerator.gather(total).sum()
-            return total
-
-        def training_step(
-            self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-        ) -> Any:
-            *first, last = inputs["micro"]
-            loss = torch.zeros((), device=self.args.device)
-            for batch in first:
-                # Gradients travel between ranks once a step, whatever the number of batches there.
-                with self.accelerator.no_sync(model):
-                    loss += super().training_step(model, batch, num_items_in_batch)
-            return loss + super().training_step(model, last, num_items_in_batch)
-
-        def compute_loss(
-            self,
-            model: Any,
-            inputs: dict[str, Any],
-            return_outputs: bool = False,
-            num_items_in_batch: Any = None,
-        ) -> Any:
-            terms = model(**inputs)
-            loss = weighted_mean(terms["nll"], terms["weights"], num_items_in_batch)
-            self._nll += float(terms["nll"].detach().sum())
-            self._tokens += len(terms["nll"])
-            loss = loss * self.accelerator.num_processes  # ranks are averaged, and sums are wanted
-            return (loss, terms) if return_outputs else loss
-
-        def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            if "loss" in logs:
-                if not math.isfinite(logs["loss"]):
-                    raise TamisError(
-                        f"the training diverged: the loss of step {self.state.global_step} is "
-                        f"{logs['loss']}; lower tune.learning_rate"
-                    )
-                # Weighted losses of different runs do not compare; this one does.
-                logs = {**logs, "nll": self._nll / max(self._tokens, 1), "tokens": self._tokens}
-                self._nll, self._tokens = 0.0, 0
-            super().log(logs, *args, **kwargs)
-
-        def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-            return 0  # nobody asks, and the parent expects inputs of another shape
+    class StepTrainer(StepLog, MethodHooks, StepLoss, Trainer):
+        """See `mixins` and `hooks`."""
 
     return StepTrainer
 
 
 class Steps:
-    """The rows of every optimizer step as a dataset: item i is made into batches when it is due."""
+    """The rows of every optimizer step as a dataset, made into batches when they are due.
+
+    Among n processes, item i is the share of process i % n in step i // n: the way accelerate
+    deals items out gives each process its own.
+    """
 
     def __init__(
-        self, examples: Examples, groups: Sequence[np.ndarray], options: Tune, device: str
+        self,
+        examples: Examples,
+        groups: Sequence[np.ndarray],
+        options: Tune,
+        device: str,
+        course: Course | None = None,
     ):
         self.examples, self.groups, self.options, self.device = examples, groups, options, device
+        self.course = course or Course(seed=0, steps=len(groups))
+        self.objective = objective_of(options.objective.method, options.objective.options)
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.groups) * launch.processes()
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        step, part = divmod(item, launch.processes())
+        return {"micro": self.batches(step, self.groups[step], part)}
+
+    def batches(self, step: int, rows: np.ndarray, part: int) -> list[dict[str, Any]]:
+        """The batches of one process for a step that trains on these rows, and on no other."""
+        shown = self.objective.rows(self.examples.take(rows), step, self.course)
         micro = micro_batches(
-            self.examples,
-            self.groups[step],
-            packing=self.options.packing != "none",
+            shown,
+            np.arange(len(shown)),
+            packing=self.options.packing,
             tokens=self.options.batch_tokens,
             device=self.device,
+            max_length=self.options.max_length,
+            part=(part, launch.processes()),
         )
-        return {"micro": micro}
+        for batch in micro if self.options.noise > 0 else ():
+            names = [shown.row_id[i] for i in batch["rows"].tolist()]
+            batch["noise"] = [self.course.key("noise", step, name) for name in names]
+        return micro
 
 
 def build(
@@ -118,11 +86,11 @@ def build(
     dataset: Steps,
     options: Tune,
     *,
+    method: Method,
     seed: int,
     device: str,
     folder: Path,
     callbacks: Sequence[Any] = (),
-    optimizer: str = "adamw_torch_fused",
 ) -> Any:
     """The trainer of a model whose forward is `loss.terms_forward`; checkpoints go to `folder`.
 
@@ -135,13 +103,13 @@ def build(
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
-        max_steps=len(dataset),
-        learning_rate=methods.learning_rate(options),
+        max_steps=len(dataset.groups),
+        learning_rate=options.learning_rate or method.learning_rate,
         lr_scheduler_type=_scheduler(options),
-        warmup_steps=int(options.warmup * len(dataset)),
+        warmup_steps=int(options.warmup * len(dataset.groups)),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
-        optim=optimizer,
+        **optimizers.arguments(options),
         bf16=device == "cuda",
         use_cpu=device == "cpu",
         seed=seed % 2**32,
@@ -153,7 +121,7 @@ def build(
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=options.save_every or max(1, math.ceil(len(dataset) / 10)),
+        save_steps=options.save_every or max(1, math.ceil(len(dataset.groups) / 10)),
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
@@ -168,9 +136,11 @@ def build(
         args=arguments,
         train_dataset=dataset,
         data_collator=_only,
-        callbacks=list(callbacks),
+        callbacks=[method_callback(method), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.method = method
+    trainer.objective, trainer.noise = dataset.objective, Noise(options.noise).upon(model)
     return trainer
 
 
