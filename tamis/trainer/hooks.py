@@ -47,10 +47,26 @@ class MethodHooks(Base):
     ) -> Any:
         """A step with gradients, or the method's own without."""
         if not self.method.steps_itself:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return super().training_step(model, inputs, num_items_in_batch) + self._penalty()
         (rate,) = {group["lr"] for group in self.optimizer.param_groups}
         told = self._loss_of(model, inputs, num_items_in_batch)
         return self.method.training_step(told, self.state.global_step, rate)
+
+    def _penalty(self) -> Any:
+        """Add the gradient of the method's own term, alike on all ranks; returns the term."""
+        import torch
+
+        term = self.method.penalty()
+        if term is None:
+            return 0.0
+        # Not backward(): the gradients of the ranks have been averaged already.
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter, gradient in zip(
+            trained, torch.autograd.grad(term, trained, allow_unused=True), strict=True
+        ):
+            if gradient is not None:
+                parameter.grad = gradient + (0 if parameter.grad is None else parameter.grad)
+        return term.detach()
 
     def _loss_of(self, model: Any, inputs: dict[str, Any], total: Any) -> Callable[[], Any]:
         import torch

@@ -196,7 +196,7 @@ def _prepared(job: _Job) -> tuple[Any, Any, int]:
     size = sum(p.numel() for p in lm.parameters())
     start = _start_model(job, lm) if job.objective.frozen else None
     forward = terms_forward(lm, vocabulary(job.model), start)
-    if job.device == "cuda":
+    if job.device == "cuda" and job.method.checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lm.forward = forward
     with quiet():

@@ -48,8 +48,10 @@ class Method:
     there (never fields, those are options). `kind` says what it leaves: an adapter for plain peft
     or full weights for plain transformers. `packable` is False where rows behind each other would
     see each other. `exact_start` is False where the first step does not start at the model as it
-    came. `steps_itself` says that `training_step` takes the place of backpropagation. `version` is
-    raised by hand when the same options train another model.
+    came. `steps_itself` says that `training_step` takes the place of backpropagation,
+    `checkpointing` that activations may be computed again for the backward pass (on a GPU they
+    are). `version` is raised by hand when the same options train another model. `example` holds
+    options for those that have no default.
     """
 
     name: ClassVar[str]
@@ -60,7 +62,9 @@ class Method:
     packable: ClassVar[bool] = True
     exact_start: ClassVar[bool] = True
     steps_itself: ClassVar[bool] = False
+    checkpointing: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {}
 
     def check(self) -> None:
         """Raise `RecipeError` for options that do not fit each other, `MissingPackage` for what is
@@ -97,6 +101,10 @@ class Method:
         gradient, dropout off.
         """
         raise NotImplementedError
+
+    def penalty(self) -> Any | None:
+        """A term of the trained parameters to add to the loss of a step; None for none."""
+        return None
 
     def state_dict(self) -> State:
         """What a resumed run needs beside the trained parameters and the optimizer's state.

@@ -18,7 +18,8 @@ _AT_ONCE = 4
 
 def settings(init: str, corda_mode: Any) -> dict[str, Any]:
     """The part of a `LoraConfig` that says how A and B begin."""
-    from peft import CordaConfig, EvaConfig, LoraGAConfig
+    from peft import EvaConfig, LoraGAConfig
+    from peft.tuners.lora.config import CordaConfig
 
     given = True if init == "default" else init
     own: dict[str, Any] = {

@@ -16,6 +16,14 @@ from tamis.trainer.methods.base import Method
 _BUILT_IN = {
     "lora": ("tamis.trainer.methods.lora", "Lora"),
     "full": ("tamis.trainer.methods.full", "Full"),
+    "adalora": ("tamis.trainer.methods.adalora", "AdaLora"),
+    "ia3": ("tamis.trainer.methods.ia3", "Ia3"),
+    "vera": ("tamis.trainer.methods.vera", "Vera"),
+    "shira": ("tamis.trainer.methods.shira", "Shira"),
+    "prompt": ("tamis.trainer.methods.prompts", "Prompt"),
+    "prefix": ("tamis.trainer.methods.prompts", "Prefix"),
+    "p_tuning": ("tamis.trainer.methods.prompts", "PTuning"),
+    "trainable_tokens": ("tamis.trainer.methods.trainable_tokens", "TrainableTokens"),
 }
 
 
@@ -35,8 +43,12 @@ def get(name: str) -> type[Method]:
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """A method with its options, names and types and fit checked. Lists become tuples."""
-    kind = get(name)
-    method = kind(**checked(kind, options or {}))
+    kind: Any = get(name)
+    given = checked(kind, options or {})
+    for field in dataclasses.fields(kind):
+        if field.name not in given and field.default is dataclasses.MISSING:
+            raise RecipeError(f"{name} needs the option {field.name}")
+    method: Method = kind(**given)
     method.check()
     return method
 
@@ -63,7 +75,7 @@ def describe(name: str) -> dict[str, Any]:
     return {
         **dataclasses.asdict(kind.about),
         "leaves": kind.kind,
-        "learning_rate": build(name).learning_rate,
+        "learning_rate": build(name, kind.example).learning_rate,
         "packable": kind.packable,
         "source": kind.source,
     }
