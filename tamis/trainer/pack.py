@@ -141,7 +141,8 @@ def stacked(examples: Examples, bins: Sequence[Sequence[int] | np.ndarray]) -> d
     (without a cache; see `loss.terms_forward`). The label of each row's first token is -100, so
     that no row predicts the next. `loss_weights` (float32) is the row's weight at each of its
     tokens. A shorter bin is padded on the right with token 0, position 0 and label -100: each token
-    there is a row of its own.
+    there is a row of its own. `rows` (r,) tells which of the examples are here, `spans` (r, 3)
+    where each of them lies: line, first column, end.
     """
     import torch
 
@@ -149,6 +150,7 @@ def stacked(examples: Examples, bins: Sequence[Sequence[int] | np.ndarray]) -> d
     shape = (len(bins), width)
     ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     labels, weights = np.full(shape, -100, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+    spans: list[list[int]] = []
     for at, rows in enumerate(bins):
         start = 0
         for i in rows:
@@ -156,11 +158,14 @@ def stacked(examples: Examples, bins: Sequence[Sequence[int] | np.ndarray]) -> d
             ids[at, here], labels[at, here] = examples.row(int(i))
             positions[at, here] = np.arange(here.stop - here.start)
             weights[at, here] = examples.weight[i]
+            spans.append([at, here.start, here.stop])
     columns = {
         "input_ids": ids,
         "position_ids": positions,
         "labels": labels,
         "loss_weights": weights,
+        "rows": np.concatenate([np.asarray(rows, dtype=np.int64) for rows in bins]),
+        "spans": np.array(spans, dtype=np.int64),
     }
     return {name: torch.from_numpy(values) for name, values in columns.items()}
 
@@ -181,4 +186,5 @@ def _nothing(*, packed: bool) -> dict[str, Any]:
 
     zeros = torch.zeros((1, 2), dtype=torch.int64)
     batch = {"input_ids": zeros, "labels": zeros - 100, "loss_weights": zeros.float()}
+    batch |= {"rows": zeros[0, :0], "spans": torch.zeros((0, 3), dtype=torch.int64)}
     return {**batch, "position_ids": torch.arange(2)[None]} if packed else batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,3 +157,15 @@ def weights_of() -> Callable[[Path], dict[str, Any]]:
         return {k: v for p in sorted(folder.glob("*.safetensors")) for k, v in load_file(p).items()}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Callable[..., list[str]]:
+    """Run a snippet of Python in two processes that train together: see gloo.py."""
+    path = Path(__file__).with_name("gloo.py")
+    spec = importlib.util.spec_from_file_location("gloo", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run: Callable[..., list[str]] = module.two_processes
+    return run
