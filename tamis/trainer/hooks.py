@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tamis.trainer import launch
 from tamis.trainer.methods import Method
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class MethodHooks(Base):
             model.eval()
             with torch.no_grad():
                 parts = [self.compute_loss(model, b, num_items_in_batch=total) for b in batches]
-            return sum(parts) / self.accelerator.num_processes
+            return launch.summed(sum(parts) / self.accelerator.num_processes)
 
         return loss
 

@@ -7,7 +7,7 @@ is written; the others compute and wait.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
@@ -48,6 +48,16 @@ def joined(device: str) -> Iterator[None]:
     finally:
         PartialState().destroy_process_group()
         _forget()
+
+
+def silent(line: str) -> None:
+    """Tell nothing: what the processes behind the first have to say."""
+
+
+@contextmanager
+def unseen(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar that nobody sees."""
+    yield lambda rows: None
 
 
 def wait() -> None:

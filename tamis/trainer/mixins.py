@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tamis.errors import TamisError
+from tamis.trainer import launch
 from tamis.trainer.loss import denominator, weighted_mean
 
 if TYPE_CHECKING:
@@ -88,11 +89,20 @@ class StepLog(Base):
                     f"{logs['loss']}; lower tune.learning_rate"
                 )
             # Weighted losses of different runs do not compare; this one does.
-            tokens = self._sums.pop("tokens", 0)
-            means = {name: total / max(tokens, 1) for name, total in self._sums.items()}
+            sums = self._over_ranks()
+            tokens = int(sums.pop("tokens", 0))
+            means = {name: total / max(tokens, 1) for name, total in sums.items()}
             logs = {**logs, "tokens": tokens, **means}
-            self._sums.clear()
         super().log(logs, *args, **kwargs)
+
+    def _over_ranks(self) -> dict[str, float]:
+        """The sums of all ranks since the last call."""
+        import torch
+
+        names = sorted(self._sums)
+        mine = torch.tensor([self._sums[n] for n in names], dtype=torch.float64)
+        self._sums.clear()
+        return dict(zip(names, launch.summed(mine.to(self.args.device)).tolist(), strict=True))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: nobody asks, and the parent expects inputs of another shape."""
