@@ -9,12 +9,13 @@ from tamis import selectors
 from tamis.errors import RecipeError, require
 from tamis.pipelines import pool_scores
 from tamis.pipelines.select import TOKENS
-from tamis.recipe import Model, Recipe, Select
+from tamis.recipe import Model, Recipe, Select, Tune
 from tamis.samples import EXTRA
 from tamis.scoring import registry
 from tamis.scoring.base import Scorer
 from tamis.selectors import Selector
 from tamis.storage.artifact import Store
+from tamis.trainer import job
 
 
 def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
@@ -38,6 +39,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
         if name in recipe.models:
             raise RecipeError(f"models and tuned both have an entry {name!r}: rename one")
         model(recipe, entry.model, f"tuned.{name}")
+        _check_trainer(entry, scored="scores the pool")
     whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
     pool_scores.ordered(whole)
     for scorer in whole.values():
@@ -136,6 +138,9 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             raise RecipeError("tune needs a select block: it trains on what was selected")
         if recipe.tune.command is None:
             model(recipe, recipe.tune.model, "tune")
+            ours = recipe.evaluate is not None and recipe.evaluate.command is None
+            rounds = recipe.select is not None and trains_between(recipe.select)
+            _check_trainer(recipe.tune, scored="is evaluated" if ours or rounds else None)
     if recipe.evaluate is not None and recipe.tune is None:
         raise RecipeError("evaluate needs a tune block: it evaluates what was tuned")
     if recipe.select is not None and recipe.tune is None:
@@ -147,6 +152,16 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
                 "a budget in tokens needs to know the tokenizer: name a model in tune:, "
                 "or add a score called tokens"
             )
+
+
+def _check_trainer(options: Tune, *, scored: str | None) -> None:
+    """What the trainer can say of its options; and that what asks the tuned model can ask it."""
+    method = job.check(options)
+    if scored is not None and not method.packable:
+        raise RecipeError(
+            f"tune.method {method.name} leaves virtual tokens, and the model that {scored} cannot "
+            "have them here: use another method, or a command of your own to evaluate"
+        )
 
 
 def _check_target(recipe: Recipe, method: Selector) -> None:

@@ -26,6 +26,7 @@ from tamis.scoring.digit_prompt import DigitPrompt
 from tamis.scoring.digits import expectation
 from tamis.scoring.evol import CARD, Axis
 from tamis.storage.artifact import Artifact, Maker
+from tamis.trainer import methods
 from tamis.trainer.data import Examples
 from tamis.trainer.tune import tune as train
 
@@ -151,6 +152,6 @@ def _scorer(base: Model, options: Tune, folder: Path, templates: Mapping[str, st
     temporary = folder / f".{CARD}.tmp"
     temporary.write_bytes(orjson.dumps(dict(templates), option=orjson.OPT_INDENT_2))
     temporary.replace(folder / CARD)
-    lora = options.method == "lora"
-    place = {"adapter": str(folder)} if lora else {"path": str(folder), "hub": None}
+    beside = methods.get(options.method).kind == "adapter"
+    place = {"adapter": str(folder)} if beside else {"path": str(folder), "hub": None}
     return base.model_copy(update=place)

@@ -16,7 +16,7 @@ from tamis.storage import manifests
 from tamis.storage.artifact import Artifact, Maker
 from tamis.storage.manifests import Manifest
 from tamis.trainer import methods
-from tamis.trainer.tune import VERSION
+from tamis.trainer.job import VERSION
 from tamis.trainer.tune import tune as train
 
 # The folder of a models artefact that holds the adapter or the weights.
@@ -61,7 +61,7 @@ def _ours(options: Tune) -> dict[str, Any]:
     named = options.model_dump(exclude={"model", "command", "save_every"})
     return {
         "options": {**named, "learning_rate": methods.learning_rate(options)},
-        "version": VERSION,
+        "version": [VERSION, methods.get(options.method).version],
     }
 
 

@@ -1,0 +1,121 @@
+"""One run of the trainer: what is trained on what, in which steps, where to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tamis.language.load import identity, load_tokenizer, max_length
+from tamis.recipe import Model, Tune
+from tamis.trainer import methods, optimizers
+from tamis.trainer.data import Examples, prepare, steps
+from tamis.trainer.methods import Method
+from tamis.trainer.objectives import Course, Objective
+from tamis.trainer.objectives import build as objective_of
+from tamis.trainer.objectives import course as course_of
+
+# Raise by hand when the same rows, options and seed train another model.
+VERSION = 1
+
+
+def check(options: Tune) -> Method:
+    """The method of a tune block, after everything that can be checked without model and rows.
+
+    Raises `RecipeError` for unknown names and options and for what does not go together,
+    `MissingPackage` for what is not installed.
+    """
+    method = methods.of(options)
+    optimizers.check(options, method)
+    objective_of(options.objective.method, options.objective.options)
+    return method
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: what is trained on what, in which steps, where to."""
+
+    examples: Examples
+    groups: list[np.ndarray]
+    tokenizer: Any
+    model: Model
+    options: Tune
+    seed: int
+    device: str
+    folder: Path
+    limit: int
+    identity: str
+    objective: Objective
+    course: Course
+    method: Method
+
+
+def job_of(
+    rows: pa.Table | Examples, model: Model, options: Tune, seed: int, device: str, folder: Path
+) -> Job:
+    """Check the options and make the rows into steps."""
+    method = check(options)
+    tokenizer = load_tokenizer(model)
+    objective = objective_of(options.objective.method, options.objective.options)
+    limit = min(options.max_length or max_length(model), max_length(model))
+    if isinstance(rows, Examples):
+        examples = rows
+    else:
+        examples = prepare(
+            rows.sort_by("row_id"),  # so that the order of files and shards does not count
+            tokenizer,
+            prompt_style=model.prompt_style,
+            max_length=limit,
+            group_by=objective.group_by(),
+        )
+    groups = steps(
+        len(examples),
+        epochs=options.epochs,
+        rows_per_step=options.rows_per_step,
+        max_steps=options.max_steps,
+        seed=seed,
+    )
+    name = _identity(examples, model, options, seed)
+    course = course_of(tokenizer, model.prompt_style, seed, len(groups))
+    objective.check(examples, course)
+    return Job(
+        examples,
+        groups,
+        tokenizer,
+        model,
+        options,
+        seed,
+        device,
+        folder,
+        limit,
+        name,
+        objective,
+        course,
+        method,
+    )
+
+
+def tell_dropped(examples: Examples, say: Callable[[str], None]) -> None:
+    """Say which rows are left out, and why."""
+    if examples.dropped:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in examples.dropped.items())
+        say(f"rows left out of training: {reasons}")
+
+
+def _identity(examples: Examples, model: Model, options: Tune, seed: int) -> str:
+    """Hash of everything that determines the parameters."""
+    parts = {
+        "version": VERSION,
+        "examples": examples.fingerprint(),
+        "model": identity(model),
+        "method": methods.get(options.method).version,
+        "options": options.model_dump(exclude={"model", "command", "save_every"}),
+        "seed": seed,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
