@@ -86,6 +86,8 @@ class MethodHooks(Base):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         from safetensors.torch import save_file
 
+        if not self.args.should_save:  # every rank comes here
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         given = state_dict or dict(self.model.named_parameters())
