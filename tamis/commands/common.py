@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
 
 
 def options(given: list[str] | None) -> dict[str, Any]:
-    """`--option name=value`, the value read as YAML."""
+    """`--option name=value`, the value read as YAML; `a.b=value` is b inside a."""
     import yaml
 
     from tamis.errors import RecipeError
@@ -88,7 +88,13 @@ def options(given: list[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise RecipeError(f"--option {text!r}: expected name=value")
-        parsed[name] = yaml.safe_load(value)
+        *parts, last = name.split(".")
+        inner = parsed
+        for part in parts:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f"--option {text!r}: {part} has a value already")
+        inner[last] = yaml.safe_load(value)
     return parsed
 
 

@@ -61,30 +61,47 @@ def report(
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    trainer: Annotated[
+        bool, typer.Option("--trainer", help="What the trainer has: methods, objectives and more.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List every scorer, selector and online rule: what it does and costs, when not to use it."""
     from tamis.pipelines.methods import catalogue
 
-    found = catalogue(name)
+    found = catalogue(name, trainer=trainer)
     if as_json:
         common.print_json(found)
         return
-    titles = {"scorer": "scorers", "selector": "selectors", "online": "online selection"}
-    for kind, title in titles.items():
-        rows = [
-            {
-                "name": m["name"],
-                "what it does": m["sentence"],
-                "needs": m["needs"],
-                "cost" if kind == "online" else "cost per 100k rows": m["cost"],
-                "when not to use it": m["avoid"],
-            }
-            for m in found
-            if m["kind"] == kind
-        ]
+    for kind, (title, columns) in _METHODS.items():
+        rows = [{c: m[f] for c, f in columns.items()} for m in found if m["kind"] == kind]
         if rows:
             common.table(title, rows)
+
+
+_TOLD = {"name": "name", "what it does": "sentence", "needs": "needs"}
+_AVOID = {"when not to use it": "avoid"}
+# Of each kind of method, the title of its table, and its columns by the fields they show.
+_METHODS: dict[str, tuple[str, dict[str, str]]] = {
+    "scorer": ("scorers", {**_TOLD, "cost per 100k rows": "cost", **_AVOID}),
+    "selector": ("selectors", {**_TOLD, "cost per 100k rows": "cost", **_AVOID}),
+    "method": (
+        "tuning methods",
+        {
+            "name": "name",
+            "what is trained": "sentence",
+            "leaves": "leaves",
+            "trainable %": "trainable",
+            "learning rate": "learning_rate",
+            "packable": "packable",
+            "when not to use it": "avoid",
+            "source": "source",
+        },
+    ),
+    "objective": ("objectives", {**_TOLD, "cost": "cost", **_AVOID}),
+    "optimizer": ("optimizers", {**_TOLD, "options": "options"}),
+    "online": ("online selection", {**_TOLD, "cost": "cost", **_AVOID}),
+}
 
 
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:

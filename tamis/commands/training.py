@@ -152,7 +152,7 @@ def train_scorer(
     ] = 20.0,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="Of the recipe's tune block: epochs=6, max_steps=200..."),
+        typer.Option(help="Of the recipe's tune block: epochs=6, options.rank=8..."),
     ] = None,
     seed: SeedOption = 0,
     store: StoreOption = None,

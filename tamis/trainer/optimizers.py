@@ -111,6 +111,18 @@ def check(options: Tune, method: Method) -> None:
             )
 
 
+def describe(name: str) -> dict[str, Any]:
+    """What the optimizer does, the packages it needs, its options and their defaults."""
+    kind = OPTIMIZERS[name]
+    called = [_DISTRIBUTION.get(p, p.replace("_", "-")) for p in kind.packages]
+    needs = ", ".join(called) or "nothing"
+    return {
+        "sentence": f"{kind.does[0].upper()}{kind.does[1:]}.",
+        "needs": needs,
+        "options": dict(kind.options),
+    }
+
+
 def arguments(options: Tune) -> dict[str, Any]:
     """What `TrainingArguments` is told: `optim`, its options, and where it works on."""
     kind = OPTIMIZERS[options.optimizer]

@@ -28,7 +28,7 @@ class AdaLora(Adapter):
 
     name = "adalora"
     about = About(
-        sentence="LoRA whose ranks go to the layers where they matter most",
+        sentence="LoRA whose ranks go to the layers where they matter most.",
         needs=f"at least {_FEWEST_STEPS} steps",
         cost="as LoRA, and three numbers more for each of the adapter's",
         avoid="short runs: importance is an average over many steps",

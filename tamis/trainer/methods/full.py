@@ -18,7 +18,7 @@ class Full(Method):
 
     name = "full"
     about = About(
-        sentence="every parameter",
+        sentence="Every parameter.",
         needs="nothing",
         cost="gradients and two moments of every parameter",
         avoid="small memory, or little data and much to forget",

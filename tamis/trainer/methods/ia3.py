@@ -21,7 +21,7 @@ class Ia3(Adapter):
 
     name = "ia3"
     about = About(
-        sentence="a factor for each key, value and inner activation",
+        sentence="A factor for each key, value and inner activation.",
         needs="an architecture peft knows, or targets",
         cost="a few thousand numbers",
         avoid="learning what the model does not know yet",

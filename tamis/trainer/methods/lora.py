@@ -40,7 +40,7 @@ class Lora(Adapter):
 
     name = "lora"
     about = About(
-        sentence="low-rank updates beside linear layers",
+        sentence="Low-rank updates beside linear layers.",
         needs="nothing; eva, corda and lora_ga read some training rows first",
         cost="gradients and moments of the adapter alone",
         avoid="learning much that is new: a low rank holds little",

@@ -28,7 +28,7 @@ class Prompt(_Virtual):
 
     name = "prompt"
     about = About(
-        sentence="trained embeddings before each row",
+        sentence="Trained embeddings before each row.",
         needs="packing: none",
         cost="tokens x width numbers; each row is so much longer",
         avoid=_AVOID,
@@ -59,7 +59,7 @@ class Prefix(_Virtual):
 
     name = "prefix"
     about = About(
-        sentence="trained keys and values before each row, in every layer",
+        sentence="Trained keys and values before each row, in every layer.",
         needs="packing: none",
         cost="2 x tokens x layers x width numbers; no activation checkpointing",
         avoid=_AVOID,
@@ -92,7 +92,7 @@ class PTuning(_Virtual):
 
     name = "p_tuning"
     about = About(
-        sentence="embeddings before each row, made by a small network",
+        sentence="Embeddings before each row, made by a small network.",
         needs="packing: none",
         cost="the network while training, tokens x width numbers after",
         avoid=_AVOID,

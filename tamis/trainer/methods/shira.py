@@ -17,7 +17,7 @@ class Shira(Adapter):
 
     name = "shira"
     about = About(
-        sentence="random entries of every matrix, as many as a LoRA would train",
+        sentence="Random entries of every matrix, as many as a LoRA would train.",
         needs="nothing",
         cost="moments of the entries alone; a dense gradient of each layer in turn",
         avoid="models whose dense gradients do not fit",

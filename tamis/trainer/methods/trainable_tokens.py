@@ -22,7 +22,7 @@ class TrainableTokens(Adapter):
 
     name = "trainable_tokens"
     about = About(
-        sentence="the embeddings of some tokens",
+        sentence="The embeddings of some tokens.",
         needs="ids",
         cost="ids x width numbers",
         avoid="teaching anything but tokens",

@@ -19,7 +19,7 @@ class Vera(Adapter):
 
     name = "vera"
     about = About(
-        sentence="two vectors a layer around random matrices that all layers share",
+        sentence="Two vectors a layer around random matrices that all layers share.",
         needs="nothing",
         cost="rank + outputs of a layer trained; two products more a layer",
         avoid="when the time of a step counts more than the size of the adapter",
