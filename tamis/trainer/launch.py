@@ -45,6 +45,7 @@ def joined(device: str) -> Iterator[None]:
     PartialState(cpu=cpu, backend="gloo" if cpu else "nccl", timeout=_PATIENCE)
     try:
         yield
+        wait()  # gloo aborts a process whose group is left while others use it
     finally:
         PartialState().destroy_process_group()
         _forget()

@@ -21,13 +21,13 @@ def two_processes(snippet: str, folder: Path, *arguments: str, seconds: float = 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = [folder / f"rank{rank}.txt" for rank in range(2)]
+    files = [[folder / f"{name}{rank}.txt" for name in ("out", "error")] for rank in range(2)]
     running = []
-    for rank, path in enumerate(told):
-        with path.open("w") as out:
+    for rank, paths in enumerate(files):
+        with paths[0].open("w") as out, paths[1].open("w") as error:
             command = [sys.executable, str(script), *arguments]
             environment = {**os.environ, **_variables(rank, port)}
-            running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=out))
+            running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=error))
     end = time.monotonic() + seconds
     try:
         while any(p.poll() is None for p in running) and not any(p.poll() for p in running):
@@ -37,10 +37,10 @@ def two_processes(snippet: str, folder: Path, *arguments: str, seconds: float = 
         for process in running:
             process.kill()
             process.wait()
-    texts = [path.read_text() for path in told]
     codes = [process.returncode for process in running]
-    assert codes == [0, 0], f"exit codes {codes}\n{texts[0]}\n--- process 1\n{texts[1]}"
-    return texts
+    errors = "\n--- process 1\n".join(error.read_text() for _, error in files)
+    assert codes == [0, 0], f"exit codes {codes}\n{errors}"
+    return [out.read_text() for out, _ in files]
 
 
 def _variables(rank: int, port: int) -> dict[str, str]:
