@@ -75,6 +75,7 @@ class Steps:
             max_length=self.options.max_length,
             part=(part, launch.processes()),
         )
+        optimizers.check_step(self.options, step, len(micro))
         for batch in micro if self.options.noise > 0 else ():
             names = [shown.row_id[i] for i in batch["rows"].tolist()]
             batch["noise"] = [self.course.key("noise", step, name) for name in names]

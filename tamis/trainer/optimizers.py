@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +20,8 @@ class Kind:
     with their defaults.
 
     `dense` says that it works on whole weight matrices, so adapters gain nothing; `decays` that it
-    knows weight decay; `fused` that it changes weights during the backward pass.
+    knows weight decay; `fused` that it changes weights during the backward pass. `state` is the
+    class, by module and name, of which its saved state holds objects.
     """
 
     optim: str
@@ -28,6 +31,7 @@ class Kind:
     dense: bool = False
     decays: bool = True
     fused: bool = False
+    state: tuple[str, str] | None = None
 
 
 _GALORE = {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
@@ -50,6 +54,7 @@ OPTIMIZERS = {
         _GALORE,
         dense=True,
         decays=False,
+        state=("galore_torch.galore_projector", "GaLoreProjector"),
     ),
     "apollo_adamw": Kind(
         "apollo_adamw",
@@ -58,6 +63,7 @@ OPTIMIZERS = {
         _APOLLO,
         dense=True,
         decays=False,
+        state=("apollo_torch.random_projector", "GradientProjector"),
     ),
     "lomo": Kind(
         "lomo",
@@ -107,7 +113,7 @@ def check(options: Tune, method: Method) -> None:
             called = _DISTRIBUTION.get(package, package.replace("_", "-"))
             raise MissingPackage(
                 f"tune.optimizer {name} needs the package {called!r}, which is not installed: "
-                f"run pip install {called}, or all of them with pip install 'tamis[optimizers]'"
+                f"run pip install {called}"
             )
 
 
@@ -131,6 +137,27 @@ def arguments(options: Tune) -> dict[str, Any]:
     # Only layers inside blocks: the output layer is as wide as the vocabulary.
     inside = [r".*\.\d+\..*"]
     return {**told, "optim_target_modules": inside} if kind.dense and not kind.fused else told
+
+
+@contextmanager
+def loadable(options: Tune) -> Iterator[None]:
+    """Let a checkpoint hold the objects this optimizer keeps in its state, and no others: they are
+    rebuilt from tensors and plain values, nothing is called."""
+    import torch
+
+    state = OPTIMIZERS[options.optimizer].state
+    known = [] if state is None else [getattr(import_module(state[0]), state[1])]
+    with torch.serialization.safe_globals(known):
+        yield
+
+
+def check_step(options: Tune, step: int, batches: int) -> None:
+    """Raise `RecipeError` where the optimizer would change weights in the middle of a step."""
+    if batches > 1 and OPTIMIZERS[options.optimizer].fused:
+        raise RecipeError(
+            f"tune.optimizer {options.optimizer} changes weights during the backward pass, and "
+            f"step {step} is {batches} batches: lower rows_per_step or raise batch_tokens"
+        )
 
 
 def _check_option(name: str, option: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from tamis.errors import RecipeError
 from tamis.language.generate import stop_ids
 from tamis.language.load import load_model, quiet, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import checkpoints, engine, launch
+from tamis.trainer import checkpoints, engine, launch, optimizers
 from tamis.trainer.data import Examples
 from tamis.trainer.job import Job, job_of, tell_dropped
 from tamis.trainer.loss import terms_forward
@@ -167,7 +167,8 @@ def _train(
             folder=job.folder / "checkpoints",
             callbacks=[Reporter()],
         )
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with optimizers.loadable(job.options):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if hasattr(trainer.optimizer.optimizer, "eval"):
             trainer.optimizer.eval()  # a schedule-free one keeps the weights to use apart
     logged = [entry for entry in trainer.state.log_history if "nll" in entry]
