@@ -47,6 +47,7 @@ for command in (
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
     ] = False,
@@ -54,6 +55,10 @@ def _root(
     if version:
         typer.echo(tamis.__version__)
         raise typer.Exit
+    together = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if together and ctx.invoked_subcommand != "tune":
+        name = ctx.invoked_subcommand
+        raise TamisError(f"only tamis tune trains in several processes: start tamis {name} alone")
 
 
 def main() -> None:

@@ -58,6 +58,12 @@ def tune(
         list[str] | None, typer.Option(help="Of the recipe's tune block: method=full, epochs=3...")
     ] = None,
     seed: SeedOption = 0,
+    launch_config: Annotated[
+        str | None,
+        typer.Option(help="Write a configuration for accelerate: ddp, fsdp2, zero2 or zero3."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=2, help="Of the launch configuration.")] = 2,
+    out: Annotated[str, typer.Option(help="File of the launch configuration.")] = "launch.yaml",
     store: StoreOption = None,
     recipe: RecipeOption = None,
     setting: SetOption = None,
@@ -65,8 +71,14 @@ def tune(
 ) -> None:
     """Tune a model on a manifest; prints where the adapter or the weights lie."""
     from tamis.errors import RecipeError
+    from tamis.trainer import launch
 
+    if launch_config is not None:
+        _write_launch(launch_config, processes, out)
+        return
     if recipe is not None:
+        if launch.processes() > 1:
+            raise RecipeError("several processes tune one manifest: give --manifest, no --recipe")
         loaded = common.recipe_or_flags(recipe, setting, {})
         summary = common.run_until(loaded, store, "tune")
         told = {s: {**f} for s, f in summary.facts("tune").items()}
@@ -89,7 +101,8 @@ def tune(
         }
         loaded = common.recipe_or_flags(None, setting, content)
         told = tune_manifest(common.context(loaded, store), Path(manifest))
-    _print(told, as_json)
+    if launch.rank() == 0:
+        _print(told, as_json)
 
 
 def evaluate(
@@ -181,6 +194,20 @@ def train_scorer(
         common.context(loaded, store), data, axis, template or defaults[axis], heldout
     )
     _print({"model": str(artifact.path / "model"), **artifact.facts}, as_json)
+
+
+def _write_launch(kind: str, processes: int, out: str) -> None:
+    """Write a configuration for accelerate and say how to use it."""
+    from pathlib import Path
+
+    import yaml
+
+    from tamis.storage.files import write_bytes
+    from tamis.trainer import launch
+
+    text = yaml.safe_dump(launch.configuration(kind, processes), sort_keys=False)
+    write_bytes(Path(out), text.encode())
+    print(f"accelerate launch --config_file {out} -m tamis tune --manifest ...")
 
 
 def _print(told: dict[str, Any], as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from tamis.pipelines import command, plan
 from tamis.pipelines.context import Context
 from tamis.recipe import Model, Tune
 from tamis.storage import manifests
-from tamis.storage.artifact import Artifact, Maker
+from tamis.storage.artifact import Artifact, Maker, key_of
 from tamis.storage.manifests import Manifest
-from tamis.trainer import methods
+from tamis.trainer import launch, methods
 from tamis.trainer.job import VERSION
 from tamis.trainer.tune import tune as train
 
@@ -23,6 +23,7 @@ from tamis.trainer.tune import tune as train
 MODEL = "model"
 # Of a train report, what is too long for a seal.
 _LONG = ("history", "packages")
+Make = Callable[[Maker], Mapping[str, Any]]
 
 
 def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact, bool]:
@@ -30,9 +31,12 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
 
     The key holds the content of the manifest's training rows, not how they lie in files, and the
     model by the hash of its weights. Facts: those of the train report, or the metrics that a
-    command wrote.
+    command wrote. Among processes that train together each is called with the same; the first
+    makes the artefact, the others train with it.
     """
     options = _options(ctx)
+    if options.command is not None and launch.processes() > 1:
+        raise RecipeError("tune.command starts its processes itself: start tamis in one process")
     data = manifests.read(manifest)
     base = plan.model(ctx.recipe, options.model, "tune") if options.model else None
     inputs = {
@@ -46,7 +50,35 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
             return _by_command(options.command, data, maker)
         return _trained(ctx, _needed(base), options, data, maker, title)
 
-    return ctx.store.ensure("models", inputs, make, say=ctx.say)
+    with launch.joined(ctx.device):
+        if launch.rank() == 0:
+            return _led(ctx, inputs, make)
+        return _followed(ctx, inputs, make)
+
+
+def _led(ctx: Context, inputs: Mapping[str, Any], make: Make) -> tuple[Artifact, bool]:
+    """The artefact, made or found by the first process, which tells the others what it does."""
+
+    def told(maker: Maker) -> Mapping[str, Any]:
+        launch.agreed(1, ctx.device)
+        return make(maker)
+
+    artifact, reused = ctx.store.ensure("models", inputs, told, say=ctx.say)
+    if reused:
+        launch.agreed(0, ctx.device)
+    launch.wait()
+    return artifact, reused
+
+
+def _followed(ctx: Context, inputs: Mapping[str, Any], make: Make) -> tuple[Artifact, bool]:
+    """The artefact that the first process made or found; this one helped, without the lock."""
+    key = key_of("models", inputs)
+    made = launch.agreed(0, ctx.device)
+    if made:
+        folder = ctx.store.folder("models", key)
+        make(Maker(folder.with_name(f"{key}.partial"), key))
+    launch.wait()
+    return ctx.store.get("models", key), not made
 
 
 def settings(ctx: Context) -> dict[str, Any]:

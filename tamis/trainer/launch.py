@@ -10,23 +10,23 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from tamis.errors import RecipeError
 
-Kind = Literal["ddp", "fsdp2", "zero2", "zero3"]
+KINDS = ("ddp", "fsdp2", "zero2", "zero3")
 # How long a process waits for the others: the first may have a model to save meanwhile.
 _PATIENCE = timedelta(hours=2)
 
 
 def processes() -> int:
     """How many processes train together; 1 when this one was not started beside others."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    return int(os.environ.get("RANK", 0)) if processes() > 1 else 0
+    return int(os.environ["RANK"]) if processes() > 1 else 0
 
 
 @contextmanager
@@ -99,19 +99,19 @@ def summed(values: Any) -> Any:
     return values
 
 
-def configuration(kind: Kind, processes: int) -> str:
-    """A configuration for `accelerate launch --config_file`, as YAML.
+def configuration(kind: str, processes: int) -> dict[str, Any]:
+    """A configuration for `accelerate launch --config_file`.
 
     Precision, clipping and accumulation are the trainer's own, so none stands here. ddp is run in
     the tests, on CPUs; the fields of the others are checked by accelerate's own reader, and no run
     of them was made.
     """
-    import yaml
-
+    if kind not in KINDS:
+        raise RecipeError(f"launch configuration {kind!r}: expected one of {', '.join(KINDS)}")
     if processes < 2:
         raise RecipeError(f"{processes} process needs no launch configuration: expected 2 or more")
     types = {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}
-    content = {
+    return {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": types.get(kind, "DEEPSPEED"),
         "mixed_precision": "no",
@@ -124,7 +124,6 @@ def configuration(kind: Kind, processes: int) -> str:
         "use_cpu": False,
         **_OWN.get(kind, {}),
     }
-    return f"# accelerate launch --config_file THIS -m tamis tune ...\n{yaml.safe_dump(content)}"
 
 
 def _zero(stage: int) -> dict[str, Any]:
@@ -146,7 +145,7 @@ _OWN: dict[str, dict[str, Any]] = {
             "fsdp_version": 2,
             "fsdp_reshard_after_forward": True,
             "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+            "fsdp_state_dict_type": "FULL_STATE_DICT",  # a checkpoint holds whole tensors
             "fsdp_cpu_ram_efficient_loading": False,  # every process loads what it starts from
             "fsdp_offload_params": False,
             "fsdp_activation_checkpointing": False,  # the trainer switches it on
