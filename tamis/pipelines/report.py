@@ -15,6 +15,7 @@ from tamis.errors import StoreError
 from tamis.pipelines.context import Context
 from tamis.pipelines.explain import meaning
 from tamis.pipelines.histogram import histogram
+from tamis.storage import files
 from tamis.storage.catalogue import OpenStore, open_store
 
 FOLDER = "reports"
@@ -23,6 +24,7 @@ SHOWN_ROWS = 20
 FIGURES = ("nll", "exact_match", "token_accuracy")
 SHOWN_REJECTS = 5
 SHOWN_VALUES = 6
+SHOWN_NEAREST = 2
 # What the subsets of a run are called on the page.
 NAMES = {"untuned": "untuned model", "chosen": "selected rows", "baseline": "random rows"}
 
@@ -46,6 +48,10 @@ where $key is null group by 1 order by 1
 _ROWS = """
 select s.id, p.source, s.reason, p.messages from selections s join samples p using (id)
 where s.selection = $key and s.kept = $kept and s.reason != 'held_out' order by md5(s.id) limit $n
+"""
+_CHANGED = """
+select id, action, before, after, reason, confidences from refinements
+where before is distinct from after and after is not null order by md5(id) limit $n
 """
 _REJECTED = """
 select reason, sum(count(*)) over (partition by reason)::bigint total,
@@ -103,6 +109,9 @@ def collect(store: OpenStore, run: Run) -> page.ReportData:
         differences=_differences(run),
         kept=_rows(store, run, signals, kept=True),
         dropped=_rows(store, run, signals, kept=False),
+        refined=_refined(store),
+        changed=_changed(store),
+        news=_news(store, run),
         stages=[
             page.Stage(s["stage"], s["reused"], s["computed"], s["seconds"]) for s in run["stages"]
         ],
@@ -192,6 +201,58 @@ def _histogram(store: OpenStore, key: str, signal: str) -> page.Histogram:
         {"key": key, "signal": signal},
     )
     return histogram(signal, _floats(table, "value"), table.column("kept").to_numpy())
+
+
+def _refined(store: OpenStore) -> dict[str, int]:
+    rows = store.sql(
+        "select method || ': ' || action done, count(*) n from refinements "
+        "group by 1 order by n desc, done"
+    ).to_pylist()
+    return {r["done"].replace("_", " "): r["n"] for r in rows}
+
+
+def _changed(store: OpenStore) -> list[page.Refined]:
+    rows = store.sql(_CHANGED, {"n": SHOWN_ROWS}).to_pylist()
+    return [
+        page.Refined(
+            r["id"],
+            r["action"].replace("_", " "),
+            r["before"],
+            r["after"],
+            ", ".join(filter(None, (r["reason"], r["confidences"]))).replace("_", " "),
+        )
+        for r in rows
+    ]
+
+
+def _news(store: OpenStore, run: Run) -> page.News | None:
+    """The newest account of what is new in samples of this run, as `tamis novelty` leaves it."""
+    keys = {key for stage in run["stages"] for key in stage["keys"].values()}
+    made = [
+        a for a in store.store.all("novelty") if set(a.seal["inputs"]["samples"].values()) & keys
+    ]
+    if not made:
+        return None
+    told = files.read_json(made[-1].path / "novelty.json")
+    how = told["settings"]
+    mode = "while the base learnt them" if how["iterative"] else "with the base as it is"
+    return page.News(
+        f"Texts that {Path(how['tuned']).name} likes more than {Path(how['base']).name}, drawn "
+        f"{mode} (seed {how['seed']}). Models wrote them; they may repeat private training text.",
+        len(told["texts"]),
+        [
+            page.Theme(
+                theme["size"],
+                theme["score"],
+                theme["examples"],
+                [(r["id"], r["text"], r["similarity"]) for r in theme["rows"][:SHOWN_NEAREST]],
+                theme["supported"],
+            )
+            for theme in told["themes"]
+        ],
+        told["coverage"][-1] if told["coverage"] else None,
+        told["warnings"],
+    )
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:

@@ -5,10 +5,13 @@ from tamis.report.data import (
     Composition,
     Histogram,
     Interval,
+    News,
+    Refined,
     Rejected,
     ReportData,
     Sample,
     Stage,
+    Theme,
 )
 from tamis.report.page import render, write
 
@@ -17,10 +20,13 @@ __all__ = [
     "Composition",
     "Histogram",
     "Interval",
+    "News",
+    "Refined",
     "Rejected",
     "ReportData",
     "Sample",
     "Stage",
+    "Theme",
     "render",
     "write",
 ]

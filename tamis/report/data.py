@@ -92,12 +92,50 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Refined:
+    """A row whose answer was replaced: the text before and after, by what, and why in words."""
+
+    id: str
+    action: str
+    before: str
+    after: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Some texts that the tuned model likes more than its base, `score` nats a token on average.
+
+    `rows` are the nearest rows of the data: (id, text, cosine). `supported` is None where there
+    were no rows to compare with.
+    """
+
+    size: int
+    score: float
+    examples: Sequence[str]
+    rows: Sequence[tuple[str, str, float]] = ()
+    supported: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new in the data: `made` says how, `covered` is the share of the data's clusters."""
+
+    made: str
+    texts: int
+    themes: Sequence[Theme]
+    covered: float | None = None
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """Everything on the page. Empty fields leave their section out.
 
     `counts` are the tiles at the top, in order; `selected`, `ingested` and `tokens selected` are
     also read by the verdict. `reasons` (in words) tell what became of all rows. `differences` are
-    selected minus random, by metric: `nll` (lower is better), `exact_match` (higher).
+    selected minus random, by metric: `nll` (lower is better), `exact_match` (higher). `refined`
+    counts rows by what a refiner did with them; `changed` are some whose answer it replaced.
     """
 
     recipe: str
@@ -113,6 +151,9 @@ class ReportData:
     differences: Mapping[str, Interval] = field(default_factory=dict)
     kept: Sequence[Sample] = ()
     dropped: Sequence[Sample] = ()
+    refined: Mapping[str, int] = field(default_factory=dict)
+    changed: Sequence[Refined] = ()
+    news: News | None = None
     stages: Sequence[Stage] = ()
     lineage: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

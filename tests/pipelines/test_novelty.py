@@ -155,6 +155,35 @@ def test_coverage_grows_with_what_is_hit():
     assert coverage(vectors, np.zeros((0, 6), np.float32), 0) == []
 
 
+def test_the_report_tells_the_news_of_its_own_samples(models, tmp_path):
+    from tamis.pipelines import report
+    from tamis.pipelines.run import context as surroundings
+    from tamis.pipelines.run import run
+    from tamis.storage.catalogue import open_store
+
+    lines = [f'{{"instruction": "Say {i}", "output": "{i} it is"}}' for i in range(30)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    told = []
+    for name in ("news", "other"):
+        content = {
+            "name": name,
+            "store": str(tmp_path / "store"),
+            "sources": {name: {"path": str(tmp_path / "rows.jsonl")}},
+            "scores": {"length": {}},
+            "select": {"method": "random", "budget": {"rows": 5}},
+        }
+        ctx = surroundings(build(content, where="test"), say=silent, progress=NoProgress)
+        run(ctx)
+        if name == "news":
+            novelty(ctx, *models, contrasts.source_keys(ctx), QUICK)
+        store = open_store(ctx.store.root)
+        row = store.sql("select * from runs where recipe = $name", {"name": name}).to_pylist()[0]
+        told.append(report.collect(store, row).news)
+    assert told[1] is None
+    assert told[0].texts == 5 and sum(theme.size for theme in told[0].themes) <= 5
+    assert 0 < told[0].covered <= 1 and len(told[0].themes[0].rows) == 2
+
+
 def test_the_command(models, tmp_path):
     given = ["--base", models[0].path, "--tuned", models[1].path, "--store", str(tmp_path / "s")]
     given += ["--texts", "3", "--min-tokens", "1", "--max-tokens", "4", "--learning-rate", "0"]

@@ -9,10 +9,13 @@ from tamis.report import (
     Composition,
     Histogram,
     Interval,
+    News,
+    Refined,
     Rejected,
     ReportData,
     Sample,
     Stage,
+    Theme,
 )
 
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&\x00\x1b"
@@ -91,6 +94,18 @@ def full() -> ReportData:
         },
         kept=[sample(i, kept=True) for i in range(20)],
         dropped=[sample(i, kept=False) for i in range(20, 40)],
+        refined={"clear correct: replaced": 12, "clear correct: kept": 88},
+        changed=[Refined("ef" * 16, "replaced", "It is 5.", "It is 4.", "better by 0.31")],
+        news=News(
+            "Texts that tuned likes more than base.",
+            3,
+            [
+                Theme(2, 4.5, ["Why is it so?"], [("ab" * 16, "Why is it not so?", 0.81)], True),
+                Theme(1, 0.5, ["zzz"], [], False),
+            ],
+            0.4,
+            ["the base forgets"],
+        ),
         stages=[Stage("ingest", 0, 3, 0.4), Stage("score", 1, 5, 31.0), Stage("tune", 0, 2, 65.2)],
         lineage={"samples/alpaca": "ab" * 16, "chosen/selection": "cd" * 16},
         versions={"tamis": "0.1.0", "torch": "2.13.0"},

@@ -266,3 +266,14 @@ def test_browser_opens_the_page_without_errors(data: ReportData, tmp_path: Path)
     assert messages == []
     assert done.stdout.count('class="row kept"') == 20
     assert done.stdout.count("<svg") == 7
+
+
+def test_refined_rows_and_what_is_new_are_told() -> None:
+    text = "".join(outline(render(pages.full())).text)
+    for told in ("12 clear correct: replaced", "It is 5.", "It is 4.", "better by 0.31"):
+        assert told in text
+    for told in ("2 of 3 texts", "Why is it not so?", "probably made up", "the base forgets"):
+        assert told in text
+    assert "40" in text[text.index("They lie in") :][:20]
+    bare = dataclasses.replace(pages.full(), refined={}, changed=[], news=None)
+    assert "Refined answers" not in render(bare) and "What is new" not in render(bare)
