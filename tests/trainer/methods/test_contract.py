@@ -24,6 +24,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "prompt": {"tokens": 3},
     "prefix": {"tokens": 3},
     "p_tuning": {"tokens": 3, "width": 16},
+    "lisa": {"layers": 1, "interval": 2},
+    "lift": {"rank": 4, "filter_rank": 8, "interval": 2},
     "trainable_tokens": {"ids": [5, 40, 41, 42]},
 }
 # Further forms of a method.
@@ -40,6 +42,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora-fa": ("lora", {"rank": 4, "freeze_a": True}),
     "lora-some": ("lora", {"rank": 4, "layers": [1], "trainable_tokens": [5, 40]}),
     "prefix-wide": ("prefix", {"tokens": 3, "width": 16}),
+    "lift-once": ("lift", {"rank": 4, "filter_rank": 8, "interval": None}),
+    "lift-lowrank": ("lift", {"rank": 4, "filter_rank": 4, "interval": 3, "svd": "lowrank"}),
     "prompt-noise": ("prompt", {"tokens": 3, "init": "random"}),
 }
 CASES = {
@@ -144,14 +148,14 @@ def test_saves_what_it_trained_and_trains_what_it_says(
     start: Any, tiny: Model, tmp_path: Path, case: str
 ) -> None:
     run = start(case, weight_decay=0.1)
-    kind = methods.get(CASES[case][0])
+    kind = methods.build(*CASES[case])
     assert near(logits(plain(kind.kind, tiny, tmp_path / "run" / "model")), run.logits)
     moved = {n for n in run.before if not (run.before[n] == run.after[n]).all()}
     assert moved and moved <= run.grad
     base = logits(plain("full", tiny, Path(str(tiny.path))))
     assert float((run.logits - base).abs().max()) > 1e-4
     counted = sum(run.before[n].numel() for n in run.grad)
-    if kind.trainable is methods.Method.trainable:
+    if type(kind).trainable is methods.Method.trainable:
         assert run.report["trainable_parameters"] == counted
     size = sum(p.numel() for p in plain("full", tiny, Path(str(tiny.path))).parameters())
     assert run.report["trainable_share"] == run.report["trainable_parameters"] / size > 0
@@ -179,10 +183,26 @@ def test_a_stopped_run_ends_with_the_same_bits(
 def test_it_starts_at_the_model_as_it_came(
     start: Any, tiny: Model, tmp_path: Path, case: str
 ) -> None:
-    kind = methods.get(CASES[case][0])
+    kind = methods.build(*CASES[case])
     if not kind.exact_start:
         pytest.skip("starts elsewhere by design")
     run = start(case, learning_rate=1e-30, rows_per_step=24, epochs=3)
     base = logits(plain("full", tiny, Path(str(tiny.path))))
     assert near(run.logits, base)
     assert near(logits(plain(kind.kind, tiny, tmp_path / "run" / "model")), base)
+
+
+def test_a_term_of_the_methods_own_is_trained_on(
+    start: Any, weights_of: Any, tmp_path: Path
+) -> None:
+    """AdaLoRA's: twice the weight adds twice as much to the loss, and gives other parameters."""
+    losses = {}
+    for weight in (0.0, 1.0, 2.0):
+        options = {**SMALL["adalora"], "orthogonality": weight}
+        report = start("adalora", str(weight), options=options).report
+        losses[weight] = report["history"][0]["loss"]
+        assert report["history"][0]["nll"] == pytest.approx(losses[0.0], rel=1e-5)
+    assert losses[2.0] - losses[0.0] == pytest.approx(2 * (losses[1.0] - losses[0.0]), rel=1e-3)
+    assert losses[1.0] > losses[0.0]
+    one, other = (weights_of(tmp_path / f / "model") for f in ("0.0", "2.0"))
+    assert any(not (one[k] == other[k]).all() for k in one if "lora_A" in k)
