@@ -152,6 +152,6 @@ def _scorer(base: Model, options: Tune, folder: Path, templates: Mapping[str, st
     temporary = folder / f".{CARD}.tmp"
     temporary.write_bytes(orjson.dumps(dict(templates), option=orjson.OPT_INDENT_2))
     temporary.replace(folder / CARD)
-    beside = methods.get(options.method).kind == "adapter"
+    beside = methods.of(options).kind == "adapter"
     place = {"adapter": str(folder)} if beside else {"path": str(folder), "hub": None}
     return base.model_copy(update=place)

@@ -99,6 +99,10 @@ def check(options: Tune, method: Method) -> None:
     kind = OPTIMIZERS[name]
     for option, value in options.optimizer_options.items():
         _check_option(name, option, value)
+    if name != "adamw" and type(method).optimizer is not Method.optimizer:
+        raise RecipeError(
+            f"tune.optimizer {name}: {method.name} steps in its own way; leave optimizer out"
+        )
     if kind.dense and (method.kind != "full" or method.steps_itself):
         raise RecipeError(
             f"tune.optimizer {name} saves memory on whole weights, which {method.name} does not "

@@ -50,19 +50,21 @@ class Method:
     see each other. `exact_start` is False where the first step does not start at the model as it
     came. `steps_itself` says that `training_step` takes the place of backpropagation,
     `checkpointing` that activations may be computed again for the backward pass (on a GPU they
-    are). `version` is raised by hand when the same options train another model. `example` holds
-    options for those that have no default.
+    are), `rests` that some of what is trained has no gradient in some steps. `version` is raised
+    by hand when the same options train another model. `example` holds options for those that have
+    no default.
     """
 
     name: ClassVar[str]
     about: ClassVar[About]
     source: ClassVar[str]
-    kind: ClassVar[Literal["adapter", "full"]]
+    kind: Literal["adapter", "full"]
     learning_rate: float
     packable: ClassVar[bool] = True
     exact_start: ClassVar[bool] = True
     steps_itself: ClassVar[bool] = False
     checkpointing: ClassVar[bool] = True
+    rests: ClassVar[bool] = False
     version: ClassVar[int] = 1
     example: ClassVar[Mapping[str, Any]] = {}
 

@@ -24,6 +24,10 @@ _BUILT_IN = {
     "prefix": ("tamis.trainer.methods.prompts", "Prefix"),
     "p_tuning": ("tamis.trainer.methods.prompts", "PTuning"),
     "trainable_tokens": ("tamis.trainer.methods.trainable_tokens", "TrainableTokens"),
+    "lisa": ("tamis.trainer.methods.lisa", "Lisa"),
+    "hft": ("tamis.trainer.methods.hft", "Hft"),
+    "freeze_bottom": ("tamis.trainer.methods.freeze_bottom", "FreezeBottom"),
+    "lift": ("tamis.trainer.methods.lift", "Lift"),
 }
 
 
