@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,46 @@ def seal(checkpoint: Path) -> None:
     """Mark a checkpoint as whole; called when everything of it is written."""
     (checkpoint / "training_args.bin").unlink(missing_ok=True)
     _write(checkpoint / _DONE, {})
+
+
+def save_state(
+    checkpoint: Path, name: str, state: Mapping[str, Any], belongs: Mapping[str, Any]
+) -> None:
+    """Keep a state (tensors, arrays, plain numbers) and what it belongs to in a checkpoint."""
+    import numpy as np
+    import torch
+    from safetensors.torch import save_file
+
+    tensors, plain = {}, {}
+    for key, value in state.items():
+        if isinstance(value, np.ndarray | torch.Tensor):
+            tensors[key] = torch.as_tensor(value).detach().cpu().contiguous()
+        else:
+            plain[key] = value
+    temporary = checkpoint / f"{name}.safetensors.tmp"
+    save_file(tensors, temporary)
+    temporary.replace(checkpoint / f"{name}.safetensors")
+    _write(checkpoint / f"{name}.json", {"state": plain, "belongs": dict(belongs)})
+
+
+def load_state(checkpoint: Path, name: str, belongs: Mapping[str, Any]) -> dict[str, Any]:
+    """What `save_state` kept. Raises `TamisError` when it is missing or belongs to another run."""
+    from safetensors.torch import load_file
+
+    note = checkpoint / f"{name}.json"
+    if not note.is_file():
+        raise TamisError(
+            f"{checkpoint} has no state of {name}: remove the folder of checkpoints to start anew"
+        )
+    kept = json.loads(note.read_text(encoding="utf-8"))
+    for key, wanted in belongs.items():
+        if kept["belongs"].get(key) != wanted:
+            raise TamisError(
+                f"{checkpoint}: the state of {name} was saved with {key} "
+                f"{kept['belongs'].get(key)!r}, this run has {wanted!r}: go on as it began, or "
+                "remove the folder of checkpoints to start anew"
+            )
+    return {**kept["state"], **load_file(checkpoint / f"{name}.safetensors")}
 
 
 def _write(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from tamis.trainer.mixins import StepLog, StepLoss
 from tamis.trainer.noise import Noise
 from tamis.trainer.objectives import Course
 from tamis.trainer.objectives import build as objective_of
+from tamis.trainer.online import OnlineSteps, Picking
 from tamis.trainer.pack import micro_batches
 
 Told = Callable[[int], None]
@@ -31,8 +33,8 @@ def trainer_class() -> type:
     """The subclass of `transformers.Trainer`; a function, so that importing this stays cheap."""
     from transformers import Trainer
 
-    class StepTrainer(StepLog, MethodHooks, StepLoss, Trainer):
-        """See `mixins` and `hooks`."""
+    class StepTrainer(OnlineSteps, StepLog, MethodHooks, StepLoss, Trainer):
+        """See `online.hook`, `mixins` and `hooks`."""
 
     return StepTrainer
 
@@ -41,7 +43,8 @@ class Steps:
     """The rows of every optimizer step as a dataset, made into batches when they are due.
 
     Among n processes, item i is the share of process i % n in step i // n: the way accelerate
-    deals items out gives each process its own.
+    deals items out gives each process its own. With an `online` rule an item is the rows of the
+    whole step, and its batches are made when the rule has picked among them.
     """
 
     def __init__(
@@ -61,11 +64,18 @@ class Steps:
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         step, part = divmod(item, launch.processes())
+        if self.options.online is not None:
+            return {"step": step, "rows": self.groups[step], "part": part}
         return {"micro": self.batches(step, self.groups[step], part)}
 
-    def batches(self, step: int, rows: np.ndarray, part: int) -> list[dict[str, Any]]:
-        """The batches of one process for a step that trains on these rows, and on no other."""
+    def batches(
+        self, step: int, rows: np.ndarray, part: int, weight: np.ndarray | None = None
+    ) -> list[dict[str, Any]]:
+        """The batches of one process for a step that trains on these rows, and on no other; what
+        their tokens weigh may be given."""
         shown = self.objective.rows(self.examples.take(rows), step, self.course)
+        if weight is not None:
+            shown = dataclasses.replace(shown, weight=weight)
         micro = micro_batches(
             shown,
             np.arange(len(shown)),
@@ -92,6 +102,7 @@ def build(
     device: str,
     folder: Path,
     callbacks: Sequence[Any] = (),
+    picking: Picking | None = None,
 ) -> Any:
     """The trainer of a model whose forward is `loss.terms_forward`; checkpoints go to `folder`.
 
@@ -140,7 +151,7 @@ def build(
         callbacks=[method_callback(method), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.method = method
+    trainer.method, trainer.picking = method, picking
     trainer.objective, trainer.noise = dataset.objective, Noise(options.noise).upon(model)
     return trainer
 

@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from tamis.language.load import identity, load_tokenizer, max_length
 from tamis.recipe import Model, Tune
-from tamis.trainer import methods, optimizers
+from tamis.trainer import methods, online, optimizers
 from tamis.trainer.data import Examples, prepare, steps
 from tamis.trainer.methods import Method
 from tamis.trainer.objectives import Course, Objective
 from tamis.trainer.objectives import build as objective_of
 from tamis.trainer.objectives import course as course_of
+from tamis.trainer.online import NOTHING, Beside, Given
 
 # Raise by hand when the same rows, options and seed train another model.
 VERSION = 1
@@ -34,6 +35,7 @@ def check(options: Tune) -> Method:
     method = methods.of(options)
     optimizers.check(options, method)
     objective_of(options.objective.method, options.objective.options)
+    online.check(options)
     return method
 
 
@@ -54,10 +56,17 @@ class Job:
     objective: Objective
     course: Course
     method: Method
+    beside: Beside
 
 
 def job_of(
-    rows: pa.Table | Examples, model: Model, options: Tune, seed: int, device: str, folder: Path
+    rows: pa.Table | Examples,
+    model: Model,
+    options: Tune,
+    seed: int,
+    device: str,
+    folder: Path,
+    given: Given = NOTHING,
 ) -> Job:
     """Check the options and make the rows into steps."""
     method = check(options)
@@ -81,7 +90,8 @@ def job_of(
         max_steps=options.max_steps,
         seed=seed,
     )
-    name = _identity(examples, model, options, seed)
+    beside = online.beside(options.online, rows, examples, given, model, limit)
+    name = _identity(examples, model, options, seed, beside)
     course = course_of(tokenizer, model.prompt_style, seed, len(groups))
     objective.check(examples, course)
     return Job(
@@ -98,7 +108,14 @@ def job_of(
         objective,
         course,
         method,
+        beside,
     )
+
+
+def named(options: Tune) -> dict[str, Any]:
+    """The options that determine the parameters: no names, no paths, no habits of saving."""
+    unnamed = {"model": True, "command": True, "save_every": True}
+    return options.model_dump(exclude={**unnamed, "online": {"safe", "reference"}})
 
 
 def tell_dropped(examples: Examples, say: Callable[[str], None]) -> None:
@@ -108,14 +125,15 @@ def tell_dropped(examples: Examples, say: Callable[[str], None]) -> None:
         say(f"rows left out of training: {reasons}")
 
 
-def _identity(examples: Examples, model: Model, options: Tune, seed: int) -> str:
+def _identity(examples: Examples, model: Model, options: Tune, seed: int, beside: Beside) -> str:
     """Hash of everything that determines the parameters."""
     parts = {
         "version": VERSION,
         "examples": examples.fingerprint(),
         "model": identity(model),
         "method": methods.get(options.method).version,
-        "options": options.model_dump(exclude={"model", "command", "save_every"}),
+        "options": named(options),
+        "online": beside.identity(),
         "seed": seed,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

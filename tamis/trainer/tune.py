@@ -16,12 +16,13 @@ from tamis.errors import RecipeError
 from tamis.language.generate import stop_ids
 from tamis.language.load import load_model, quiet, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import checkpoints, engine, launch, optimizers
+from tamis.trainer import checkpoints, engine, launch, online, optimizers
 from tamis.trainer.data import Examples
 from tamis.trainer.job import Job, job_of, tell_dropped
 from tamis.trainer.loss import terms_forward
 from tamis.trainer.methods import Context
 from tamis.trainer.objectives.start import StartModel
+from tamis.trainer.online import NOTHING, Given
 from tamis.trainer.pack import padded
 from tamis.trainer.report import facts, finished, write
 
@@ -39,10 +40,12 @@ def tune(
     say: Callable[[str], None],
     progress: Progress,
     title: str = "tune",
+    given: Given = NOTHING,
 ) -> dict[str, Any]:
     """Train `model` on `rows` (`row_id`, `messages`, `tools`, `weight`) and return the report.
 
-    Examples that are tokens already are trained on as they are.
+    Examples that are tokens already are trained on as they are. `given` is what an online rule
+    reads beside the rows.
 
     Writes `folder/model` (adapter or full weights as safetensors, tokenizer with chat template,
     generation config) and, last, `folder/train_report.json`. Checkpoints lie in
@@ -60,7 +63,7 @@ def tune(
     with launch.joined(device):
         if launch.rank() > 0:
             say, progress = launch.silent, launch.unseen
-        return _run(job_of(rows, model, options, seed, device, folder), say, progress, title)
+        return _run(job_of(rows, model, options, seed, device, folder, given), say, progress, title)
 
 
 def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -> dict[str, Any]:
@@ -73,9 +76,13 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
         resumed = checkpoints.latest(folder / "checkpoints", job.identity)
     if resumed is not None:
         say(f"going on from {resumed.name.replace('-', ' ')} of {len(job.groups)} steps")
+    reference = _reference(job)
     lm, trained, size = _prepared(job)
     trainable = job.method.trainable(trained)
-    history = _train(job, trained, resumed, progress, title)
+    picking = _picking(job, lm, trained, reference)
+    training = time.monotonic()
+    history = _train(job, trained, picking, resumed, progress, title)
+    training = time.monotonic() - training
     del lm.forward  # what is saved and used from here on is the model as it was, with its logits
     report = {
         **facts(job, history),
@@ -84,8 +91,12 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
         "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
         "seconds": time.monotonic() - started,
     }
+    if picking is not None:
+        report["online"] = online.facts(picking, training)
     if launch.rank() == 0:
         _save(job, lm, trained)
+        if picking is not None:
+            picking.picks.finish(len(job.groups), folder / online.PICKS)
         write(folder, report)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     launch.wait()
@@ -134,8 +145,42 @@ def _start_model(job: Job, lm: Any) -> StartModel:
     return StartModel(lm, vocabulary(job.model), lambda: load_model(again, job.device))
 
 
+def _reference(job: Job) -> np.ndarray | None:
+    """The reference loss of each row, for a rule that reads it."""
+    if job.beside.reference is None:
+        return job.beside.losses
+    return online.reference_losses(job.beside.reference, job.examples, job.device)
+
+
+def _picking(
+    job: Job, lm: Any, trained: Any, reference: np.ndarray | None
+) -> online.Picking | None:
+    return online.picking(
+        _dataset(job),
+        trained,
+        lm,
+        job.model,
+        rows=len(job.examples),
+        seed=job.seed,
+        folder=job.folder / "checkpoints",
+        reference=reference,
+    )
+
+
+def _dataset(job: Job) -> engine.Steps:
+    """The steps; trusted rows stand behind those of the run, and no step draws them."""
+    safe = job.beside.safe
+    examples = job.examples if safe is None else online.joined(job.examples, safe)
+    return engine.Steps(examples, job.groups, job.options, job.device, job.course)
+
+
 def _train(
-    job: Job, trained: Any, resumed: Path | None, progress: Progress, title: str
+    job: Job,
+    trained: Any,
+    picking: online.Picking | None,
+    resumed: Path | None,
+    progress: Progress,
+    title: str,
 ) -> list[dict[str, Any]]:
     """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate, and
     what the objective adds."""
@@ -159,13 +204,14 @@ def _train(
 
         trainer = engine.build(
             trained,
-            engine.Steps(job.examples, job.groups, job.options, job.device, job.course),
+            _dataset(job) if picking is None else picking.dataset,
             job.options,
             method=job.method,
             seed=job.seed,
             device=job.device,
             folder=job.folder / "checkpoints",
             callbacks=[Reporter()],
+            picking=picking,
         )
         with optimizers.loadable(job.options):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)

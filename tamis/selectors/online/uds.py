@@ -22,8 +22,8 @@ class Uds(BatchPicker):
 
     Batch: `hidden` (B, N, h), the hidden states before the head; `attention` (B, N) bool;
     `labels` (B, N), -100 where nothing is learned (`rows="response"` only). `start` takes the head
-    W (V, h), which must stay as it is; no tensor of N by V is made. A head with a bias: a column
-    more in W and a column of ones more in `hidden`.
+    W (V, h), which must stay as it is, or be given to `refresh` before each batch; no tensor of N
+    by V is made. A head with a bias: a column more in W and a column of ones more in `hidden`.
 
     `rows` says which positions count: `valid` (attended), `response` (those that predict a trained
     token) or `all` (padding too, as the authors' code). `normalise="length"` divides the utility by
@@ -104,6 +104,16 @@ class Uds(BatchPicker):
         """Push the picked rows into the queue, lowest row first."""
         self._fifo.push(scores["z"][picked.tolist()])
         super().commit(scores, picked)
+
+    def refresh(self, head: Any) -> None:
+        """Take the head as it is now, where it is trained after all. O(V h^2); what the queue
+        holds was projected from heads before."""
+        self._use(head, self._projection)
+
+    @property
+    def queued(self) -> int:
+        """How many rows the queue holds."""
+        return self._fifo.count
 
     def state_dict(self) -> dict[str, Any]:
         """The projection and the queue; the head belongs to the model."""

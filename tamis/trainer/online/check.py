@@ -1,0 +1,38 @@
+"""What can be said of an `online` block without model and rows."""
+
+from __future__ import annotations
+
+from tamis.errors import RecipeError
+from tamis.recipe import Tune
+from tamis.selectors import online
+from tamis.selectors.online import BatchPicker
+
+TRUSTING = {"bds": "trains on them beside the candidates", "greats": "steers by their gradients"}
+
+
+def check(options: Tune) -> BatchPicker | None:
+    """The rule of a tune block, built; None where there is none.
+
+    Raises `RecipeError` for unknown names and options and for what does not go together.
+    """
+    chosen = options.online
+    if chosen is None:
+        return None
+    if options.command is not None:
+        raise RecipeError("tune.online belongs to the bundled trainer: leave online or command out")
+    rule = online.build(chosen.method, chosen.options)
+    if chosen.method in TRUSTING and chosen.safe is None:
+        raise RecipeError(
+            f"tune.online: {chosen.method} needs trusted rows and {TRUSTING[chosen.method]}: name "
+            "their files in tune.online.safe"
+        )
+    if chosen.method not in TRUSTING and chosen.safe is not None:
+        raise RecipeError(f"tune.online: {chosen.method} reads no trusted rows: leave safe out")
+    if chosen.method != "rho_loss" and chosen.reference is not None:
+        raise RecipeError(f"tune.online: {chosen.method} takes no reference: leave it out")
+    if chosen.method == "bds" and options.objective.method != "sft":
+        raise RecipeError(
+            "tune.online: bds has a loss of its own, the mean over rows of their weighted mean "
+            f"losses: leave the objective {options.objective.method} out"
+        )
+    return rule
