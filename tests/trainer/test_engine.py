@@ -90,6 +90,7 @@ def farthest(one: Any, other: Any, start: Any) -> float:
         {"packing": "best_fit"},
         {"packing": "best_fit", "batch_tokens": 64},
         {"packing": "best_fit", "batch_tokens": 200},
+        {"packing": "dynamic", "batch_tokens": 200, "max_length": 100},
         {"packing": "none"},
         {"packing": "none", "batch_tokens": 64},
     ],
