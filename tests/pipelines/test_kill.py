@@ -41,7 +41,8 @@ sources: {{pool: {{path: {folder}/rows.jsonl}}}}
 models: {{lm: {{path: {tiny_lm()}, prompt_style: plain}}}}
 scores: {{length: {{}}, nll: {{model: lm}}, ifd: {{model: lm}}}}
 select: {{method: top, options: {{column: nll.mean}}, budget: {{rows: 40}}}}
-tune: {{model: lm, epochs: 2, rows_per_step: 4, options: {{rank: 2}}, save_every: 3, max_length: 48}}
+tune:
+  {{model: lm, epochs: 2, rows_per_step: 4, options: {{rank: 2}}, save_every: 3, max_length: 48}}
 evaluate: {{path: {folder}/held.jsonl, max_new_tokens: 4, bootstrap: 100}}
 """
     )
