@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tamis.errors import DataError, RecipeError
 from tamis.recipe import Model, Tune
 from tamis.selectors import online as rules
 from tamis.trainer.data import steps

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tamis.errors import RecipeError
 from tamis.selectors.base import About
@@ -27,7 +28,7 @@ class FreezeBottom(Method):
     source = "arXiv 2304.05216"
     kind = "full"
     learning_rate = 2e-5
-    example = {"layers": 1}
+    example: ClassVar[Mapping[str, Any]] = {"layers": 1}
 
     layers: int
 

@@ -78,7 +78,8 @@ class Entries:
         width = x.shape[1]
         row, column = index // width, index % width
         total = g.new_zeros(len(index)).float()
-        for some, there in zip(*(v.split(max(1, _AT_ONCE // len(index))) for v in (g, x))):
+        tokens = max(1, _AT_ONCE // len(index))
+        for some, there in zip(g.split(tokens), x.split(tokens), strict=True):
             total += (some[:, row].float() * there[:, column].float()).sum(0)
         return total
 
