@@ -3,9 +3,10 @@
 Both are given the same token sequences of the same rows, as `ifd` needs them (prompt and answer,
 then the answer alone) and as `nll` does (the first only), and must give the same mean
 log-probabilities to 1e-5 (absolute below 1, relative above). They take turns, so that a busy
-machine slows both. All rows are measured, and those of them below 64 tokens. `more`:
-seconds of everything a pass can give (log-probabilities, entropy, EL2N, states) over seconds of log-probabilities alone, both of prompt and answer and the answer alone; at
-most 1.2 is aimed at. Prints one JSON line.
+machine slows both. All rows are measured, and those of them below 64 tokens. `more`: seconds of
+everything a pass can give (log-probabilities, entropy, EL2N, states) over seconds of
+log-probabilities alone, both of prompt and answer and the answer alone; at most 1.2 is aimed at.
+Prints one JSON line.
 
     python -m benchmarks.lm_scoring [--model FOLDER] [--data ROWS.parquet] [--rows 256]
         [--rounds 3] [--out FILE]
