@@ -122,7 +122,9 @@ def build(
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         **optimizers.arguments(options),
-        bf16=device == "cuda",
+        # What is asked for the difference of two losses, bfloat16 would round away.
+        bf16=device == "cuda" and not method.steps_itself,
+        ddp_find_unused_parameters=True if method.rests else None,
         use_cpu=device == "cpu",
         seed=seed % 2**32,
         train_sampling_strategy="sequential",

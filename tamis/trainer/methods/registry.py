@@ -28,6 +28,11 @@ _BUILT_IN = {
     "hft": ("tamis.trainer.methods.hft", "Hft"),
     "freeze_bottom": ("tamis.trainer.methods.freeze_bottom", "FreezeBottom"),
     "lift": ("tamis.trainer.methods.lift", "Lift"),
+    "s2ft": ("tamis.trainer.methods.s2ft", "S2ft"),
+    "neuroada": ("tamis.trainer.methods.neuroada", "NeuroAda"),
+    "lora_sb": ("tamis.trainer.methods.lora_sb", "LoraSb"),
+    "lora_xs": ("tamis.trainer.methods.lora_sb", "LoraXs"),
+    "mezo": ("tamis.trainer.methods.mezo", "Mezo"),
 }
 
 
