@@ -7,18 +7,17 @@ style joins the contents by blank lines and ends every answer with EOS.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from itertools import accumulate
 from typing import Any, Literal
 
 import orjson
 
 from tamis.errors import TamisError
-from tamis.language.template import Messages, RenderError, Turn, chat_text, chat_turns
+from tamis.language.covering import Tokens
+from tamis.language.template import Messages, RenderError, chat_text, chat_turns
 
 PromptStyle = Literal["chat", "plain"]
 
@@ -62,6 +61,42 @@ def render(messages: Messages, tools: Any, tokenizer: Any, *, prompt_style: str)
     if prompt_style == "chat":
         return _chat(messages, tools, tokenizer)
     raise TamisError(f"prompt_style {prompt_style!r} is not known: expected chat or plain")
+
+
+def renderings(
+    messages: Messages, tools: Any, tokenizer: Any, *, prompt_style: str
+) -> list[Rendered]:
+    """A conversation as what a trainer reads: `render`, or several where the template rewrites.
+
+    Some templates render an earlier turn differently once more turns follow: they leave its
+    reasoning out, say. The model writes such a turn as it stands when nothing follows it, so the
+    conversation is split there: each part is a beginning of the conversation that ends with an
+    answer and trains that answer, and those before it that stand as the model wrote them and that
+    no longer part trains. Every trained turn is trained in exactly one part; parts come in order.
+
+    Raises `RenderError` as `render` does; `rewritten_turns` only where a turn is not even the last
+    of its own rendering. Cost: at most a rendering of the conversation a turn, each as `render`.
+    """
+    waiting = _trained(messages)
+    try:
+        return [render(messages, tools, tokenizer, prompt_style=prompt_style)]
+    except RenderError as error:
+        if error.reason != "rewritten_turns":
+            raise
+        refused = error
+    if not waiting:
+        return [_chat(messages, tools, tokenizer, waiting)]
+    parts: list[Rendered] = []
+    end = len(messages)
+    while waiting:
+        part = _chat(messages[:end], tools, tokenizer, waiting)
+        if part.turns:
+            parts.append(part)
+            waiting = [turn for turn in waiting if turn not in part.turns]
+        elif end == waiting[-1] + 1:
+            raise refused
+        end = waiting[-1] + 1 if waiting else end
+    return parts[::-1]
 
 
 def cut(rendered: Rendered, max_length: int) -> tuple[Rendered, bool]:
@@ -124,8 +159,11 @@ def _trained(messages: Messages) -> list[int]:
     ]
 
 
-def _chat(messages: Messages, tools: Any, tokenizer: Any) -> Rendered:
-    text, turns = chat_turns(messages, tools, tokenizer)
+def _chat(
+    messages: Messages, tools: Any, tokenizer: Any, only: Sequence[int] | None = None
+) -> Rendered:
+    """With `only`, of these turns those that the template does not rewrite."""
+    text, turns = chat_turns(messages, tools, tokenizer, rewritten=only is not None)
     if not tokenizer.is_fast:
         raise TamisError("chat rendering needs a fast tokenizer (tokenizer.json), given a slow one")
     coded = tokenizer(
@@ -135,8 +173,8 @@ def _chat(messages: Messages, tools: Any, tokenizer: Any) -> Rendered:
         return_attention_mask=False,
         verbose=False,
     )
-    tokens = _Tokens(text, coded["input_ids"], coded["offset_mapping"], special_ids(tokenizer))
-    trained = set(_trained(messages))
+    tokens = Tokens(text, coded["input_ids"], coded["offset_mapping"], special_ids(tokenizer))
+    trained = set(_trained(messages) if only is None else only)
     labelled = [False] * len(tokens.ids)
     spans, kept = [], []
     for turn in turns:
@@ -148,62 +186,6 @@ def _chat(messages: Messages, tools: Any, tokenizer: Any) -> Rendered:
         spans.append((pieces[0][0], pieces[-1][1]))
         kept.append(turn.message)
     return Rendered(tokens.ids, labelled, spans, kept)
-
-
-class _Tokens:
-    """The tokens of a text: finds those that cover given characters.
-
-    A token covers what lies between the end of the token before it and its own end: the starts that
-    tokenizers give may skip spaces. Bytes of one character have the same end.
-    """
-
-    def __init__(
-        self,
-        text: str,
-        ids: list[int],
-        offsets: Sequence[tuple[int, int]],
-        special: frozenset[int],
-    ):
-        self.text, self.ids, self.special = text, ids, special
-        self.ends = list(accumulate((stop for _, stop in offsets), max))
-
-    def covering(self, start: int, stop: int) -> tuple[int, int]:
-        """(first, past last) of the tokens that hold some of the characters."""
-        first = bisect_right(self.ends, start)
-        last = bisect_left(self.ends, stop, lo=min(first, len(self.ends)))
-        while last + 1 < len(self.ends) and self.ends[last + 1] == self.ends[last]:
-            last += 1  # further bytes of the same character
-        return first, min(last + 1, len(self.ends))
-
-    def pieces(self, turn: Turn) -> list[tuple[int, int]]:
-        """The tokens of each piece of a turn; raises `RenderError` unless a special one ends it."""
-        found = [self.covering(*piece) for piece in turn.pieces if piece[0] < piece[1]]
-        end = self._last(*found[-1]) if found else None
-        if end is None or self.ids[end] not in self.special:
-            raise RenderError(
-                "no_end_of_turn",
-                f"message {turn.message}: no special token ends the assistant turn, so the model "
-                "would not learn to stop",
-            )
-        if turn.content_end is None:
-            return found
-        first = found[-1][0]
-        # Of several tokens behind the content the first ends the turn; the rest is the template's.
-        while (before := self._last(first, end)) is not None:
-            if self.ids[before] not in self.special or self._start(before) < turn.content_end:
-                break
-            end = before
-        return [(first, end + 1)]
-
-    def _start(self, at: int) -> int:
-        return self.ends[at - 1] if at else 0
-
-    def _last(self, first: int, stop: int) -> int | None:
-        """The last token of a range that is not blank."""
-        for at in range(stop - 1, first - 1, -1):
-            if not self.text[self._start(at) : self.ends[at]].isspace():
-                return at
-        return None
 
 
 @dataclass(frozen=True, slots=True)

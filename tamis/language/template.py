@@ -45,21 +45,24 @@ def chat_text(
     return _apply(template, messages, tools, tokenizer, generation_prompt)[0]
 
 
-def chat_turns(messages: Messages, tools: Any, tokenizer: Any) -> tuple[str, list[Turn]]:
+def chat_turns(
+    messages: Messages, tools: Any, tokenizer: Any, *, rewritten: bool = False
+) -> tuple[str, list[Turn]]:
     """The text of a conversation and its assistant turns, all of them, in order.
 
-    Raises `RenderError`: see `tamis.language.render`.
+    With `rewritten`, turns that the template renders differently once more turns follow are left
+    out instead of refused. Raises `RenderError`: see `tamis.language.render`.
     """
     template = tokenizer.get_chat_template(None, tools)
     text, blocks = _apply(template, messages, tools, tokenizer)
     _check_nothing_is_dropped(template, messages, tools, tokenizer, text)
     speakers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     if not _MARKER.search(template):
-        found = _spans(template, messages, tools, tokenizer, text, speakers)
+        found = _spans(template, messages, tools, tokenizer, text, speakers, rewritten)
         return text, [_unmarked(text, messages[i], i, span) for i, span in found.items()]
     if _one_each(text, blocks, [messages[i] for i in speakers]):
         return text, [Turn(i, (b,)) for i, b in zip(speakers, blocks, strict=True)]
-    spans = _spans(template, messages, tools, tokenizer, text, speakers)
+    spans = _spans(template, messages, tools, tokenizer, text, speakers, rewritten)
     owned = {i: tuple(b for b in blocks if a < b[1] <= z) for i, (a, z) in spans.items()}
     return text, [Turn(i, pieces) for i, pieces in owned.items()]
 
@@ -71,6 +74,7 @@ def _spans(
     tokenizer: Any,
     text: str,
     speakers: Sequence[int],
+    rewritten: bool,
 ) -> dict[int, Chars]:
     """Where each assistant turn stands: from its generation prompt to the end of its rendering."""
     spans = {}
@@ -80,6 +84,8 @@ def _spans(
         if i + 1 < len(messages):
             through, _ = _apply(template, messages[: i + 1], tools, tokenizer)
         if not (through.startswith(before) and text.startswith(through)):
+            if rewritten:
+                continue
             raise RenderError(
                 "rewritten_turns",
                 f"message {i}: the chat template renders it differently once the next turn follows",

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tamis import samples
 from tamis.language import load
-from tamis.language.render import cut, render
+from tamis.language.render import cut, renderings
 from tamis.language.template import RenderError
 from tamis.recipe import Model
 from tamis.scoring.base import Advance, Columns
@@ -23,7 +23,8 @@ class Tokens:
     """Tokens of a row after the model's template and cut-off: all of them, and those with loss.
 
     `max_length` overrides the model's cut-off. The first token of a row never carries loss, since
-    nothing predicts it. Values are float64 so that rows that cannot be rendered have none.
+    nothing predicts it. A row that the trainer splits costs all its parts. Values are float64 so
+    that rows that cannot be rendered have none.
     """
 
     model: Model
@@ -31,7 +32,7 @@ class Tokens:
     max_length: int | None = None
 
     name: ClassVar[str] = "tokens"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Counts the tokens a row costs in training, and those that are learnt.",
         "needs": "the tokenizer of the model that will be tuned",
@@ -75,13 +76,15 @@ class Tokens:
         tools = samples.decode_tools(batch.column("tools"))
         for i, (messages, offered) in enumerate(zip(rows, tools, strict=True)):
             try:
-                whole = render(
+                whole = renderings(
                     messages, offered, self._tokenizer, prompt_style=self.model.prompt_style
                 )
             except RenderError as error:
                 reason[i] = error.reason
                 continue
-            kept, truncated[i] = cut(whole, limit)
-            total[i], supervised[i] = len(kept.ids), sum(kept.labelled[1:])
+            parts = [cut(part, limit) for part in whole]
+            total[i] = sum(len(kept.ids) for kept, _ in parts)
+            supervised[i] = sum(sum(kept.labelled[1:]) for kept, _ in parts)
+            truncated[i] = any(was_cut for _, was_cut in parts)
         advance(n)
         return {"total": total, "supervised": supervised, "truncated": truncated, "reason": reason}

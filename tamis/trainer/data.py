@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.errors import DataError
-from tamis.language.render import RenderError, cut, render
+from tamis.language.render import Rendered, RenderError, cut, renderings
 from tamis.samples import decode_messages, decode_tools
 
 NO_TOKEN = "no_trained_token"
@@ -24,8 +24,10 @@ class Examples:
 
     Row i holds `ids[indptr[i]:indptr[i + 1]]` (int32); `labelled` tells which of them carry loss,
     `weight` (n,) float64 how much, `row_id` whose they are. `dropped` counts by reason the rows
-    that are not here, `truncated` those that lost their end. `group` names the group of each row
-    where an objective asks for one; `shown`, like `ids`, is what the model sees in their place.
+    that are not here, `truncated` those that lost their end, `split` those that stand here in
+    several parts, since the template rewrites earlier turns (see `language.render`). `group` names
+    the group of each row where an objective asks for one; `shown`, like `ids`, is what the model
+    sees in their place.
     """
 
     ids: np.ndarray
@@ -37,6 +39,7 @@ class Examples:
     truncated: int
     group: list[str] | None = None
     shown: np.ndarray | None = None
+    split: int = 0
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -100,49 +103,51 @@ def prepare(
     """Render, mask and truncate rows (`row_id`, `messages`, `tools`, `weight`; messages as in
     `tamis.samples`).
 
-    Rows are cut at `max_length` tokens, keeping the start. Rows that cannot be rendered, and rows
-    left without a token that carries loss, are dropped and counted. A null weight is 1. The column
-    `group_by` names the groups, null being a group too. Raises `DataError` for weights that are
-    negative or not finite, for a column that is not there, or when nothing is left to train on.
+    A row that the chat template cannot show whole becomes several examples with its id and weight,
+    every answer in one of them. They are cut at `max_length` tokens, keeping the start. Rows that
+    cannot be rendered, and rows left without a token that carries loss, are dropped and counted. A
+    null weight is 1. The column `group_by` names the groups, null being a group too. Raises
+    `DataError` for weights that are negative or not finite, for a column that is not there, or when
+    nothing is left to train on.
     """
     weights, groups = _weights(rows), _groups(rows, group_by)
     kept: list[int] = []
-    ids: list[np.ndarray] = []
-    labelled: list[np.ndarray] = []
+    parts: list[Rendered] = []
     dropped: Counter[str] = Counter()
-    truncated = 0
+    truncated, split = 0, 0
     conversations = zip(
         decode_messages(rows.column("messages")), decode_tools(rows.column("tools")), strict=True
     )
     for i, (messages, tools) in enumerate(conversations):
         try:
-            whole = render(messages, tools, tokenizer, prompt_style=prompt_style)
+            whole = renderings(messages, tools, tokenizer, prompt_style=prompt_style)
         except RenderError as error:
             dropped[error.reason] += 1
             continue
-        rendered, was_cut = cut(whole, max_length)
-        if not any(rendered.labelled[1:]):
-            dropped[NO_TOKEN] += 1
-            continue
-        kept.append(i)
-        truncated += was_cut
-        ids.append(np.array(rendered.ids, dtype=np.int32))
-        labelled.append(np.array(rendered.labelled, dtype=bool))
+        shorter = [cut(part, max_length) for part in whole]
+        left = [part for part, _ in shorter if any(part.labelled[1:])]
+        dropped[NO_TOKEN] += not left
+        split += len(left) > 1
+        truncated += bool(left) and any(was_cut for _, was_cut in shorter)
+        kept += [i] * len(left)
+        parts += left
     if not kept or weights[kept].sum() <= 0:
         told = (
-            ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "weights that sum to 0"
+            ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
+            or "weights that sum to 0"
         )
         raise DataError(f"none of the {rows.num_rows} rows can be trained on: {told}")
     row_id = rows.column("row_id").to_pylist()
     return Examples(
-        np.concatenate(ids),
-        np.concatenate(labelled),
-        np.cumsum([0, *map(len, ids)]),
+        np.concatenate([np.array(part.ids, dtype=np.int32) for part in parts]),
+        np.concatenate([np.array(part.labelled, dtype=bool) for part in parts]),
+        np.cumsum([0, *(len(part.ids) for part in parts)]),
         weights[kept],
         [row_id[i] for i in kept],
-        dict(sorted(dropped.items())),
+        {reason: n for reason, n in sorted(dropped.items()) if n},
         truncated,
         groups and [groups[i] for i in kept],
+        split=split,
     )
 
 

@@ -16,7 +16,7 @@ from tamis.language.batch import batches
 from tamis.language.generate import greedy, stop_ids
 from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
 from tamis.language.parallel import spread
-from tamis.language.render import RenderError, cut, prompt, render
+from tamis.language.render import Rendered, RenderError, cut, prompt, renderings
 from tamis.numerics.bootstrap import paired_difference, ratio_interval
 from tamis.recipe import Model
 from tamis.samples import Message, decode_messages, decode_tools
@@ -24,7 +24,7 @@ from tamis.trainer.data import NO_TOKEN
 from tamis.trainer.loss import terms_forward
 
 # Raise by hand when the same model and rows give other values.
-VERSION = 1
+VERSION = 2
 ROWS = pa.schema(
     [
         ("id", pa.string()),
@@ -53,8 +53,9 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    ids: np.ndarray
-    labels: np.ndarray
+    """The parts of a row as ids and labels, and what is asked of the model."""
+
+    parts: list[tuple[np.ndarray, np.ndarray]]
     prompt: list[int]
     answer: str | None
     reason: str | None
@@ -104,7 +105,7 @@ def evaluate(
         {
             "id": rows["id"],
             "group": rows["group"],
-            "tokens": [int((r.labels != -100).sum()) for r in prepared],
+            "tokens": [sum(int((t != -100).sum()) for _, t in r.parts) for r in prepared],
             "nll_sum": sums[:, 0],
             "correct": sums[:, 1].astype(np.int32),
             "generated": [written.get(i) for i in range(len(prepared))],
@@ -171,20 +172,24 @@ def _prepare(
     called = last >= 0 and bool(messages[last].get("tool_calls"))
     answer = text if text and text.strip() and not called else None
     try:
-        rendered, _ = cut(render(messages, tools, tokenizer, prompt_style=prompt_style), limit)
+        whole = renderings(messages, tools, tokenizer, prompt_style=prompt_style)
         before = (
             prompt(messages[:last], tools, tokenizer, prompt_style=prompt_style) if last > 0 else []
         )
     except RenderError as error:
-        nothing = np.zeros(0, dtype=np.int64)
-        return _Row(nothing, nothing, [], answer, error.reason)
-    ids = np.array(rendered.ids, dtype=np.int64)
-    labels = np.where(rendered.labelled, ids, -100)
+        return _Row([], [], answer, error.reason)
+    labelled = [_labelled(cut(part, limit)[0], unscored) for part in whole]
+    parts = [(ids, labels) for ids, labels in labelled if (labels != -100).any()]
+    # What is nearest to the answer says most about it.
+    return _Row(parts, before[-room:], answer, None if parts else NO_TOKEN)
+
+
+def _labelled(part: Rendered, unscored: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.array(part.ids, dtype=np.int64)
+    labels = np.where(part.labelled, ids, -100)
     labels[:1] = -100
     labels[np.isin(ids, unscored)] = -100
-    reason = None if (labels != -100).any() else NO_TOKEN
-    # What is nearest to the answer says most about it.
-    return _Row(ids, labels, before[-room:], answer, reason)
+    return ids, labels
 
 
 def _generate(
@@ -214,12 +219,13 @@ def _sums(lm: Any, rows: Sequence[_Row], device: str, advance: Callable[[int], N
     import torch
 
     sums = np.zeros((len(rows), 2))
-    used = np.array([i for i, r in enumerate(rows) if r.reason is None], dtype=np.int64)
-    lengths = np.array([len(rows[i].ids) for i in used])
-    groups = [used[batch] for batch in batches(lengths, _TOKENS[device])] if len(used) else []
+    parts = [(i, *part) for i, row in enumerate(rows) for part in row.parts]
+    ends = {row: at for at, (row, *_) in enumerate(parts)}  # a row is done with its last part
+    lengths = np.array([len(ids) for _, ids, _ in parts], dtype=np.int64)
+    groups = list(batches(lengths, _TOKENS[device]))
 
     def terms(at: np.ndarray) -> dict[str, np.ndarray]:
-        ids, labels = (_padded([getattr(rows[i], n) for i in at], f) for n, f in _FILL)
+        ids, labels = (_padded([parts[i][n] for i in at], fill) for n, fill in ((1, 0), (2, -100)))
         with torch.inference_mode():
             out = lm(
                 input_ids=torch.from_numpy(ids).to(device),
@@ -229,16 +235,13 @@ def _sums(lm: Any, rows: Sequence[_Row], device: str, advance: Callable[[int], N
 
     with spread(device) as run:
         for at, found in zip(groups, run(terms, groups), strict=True):
-            row = at[found["row"]]
+            row = np.array([parts[i][0] for i in at])[found["row"]]
             # Added in float64: a long row has thousands of terms.
             np.add.at(sums[:, 0], row, found["nll"].astype(np.float64))
             np.add.at(sums[:, 1], row, found["correct"])
-            advance(len(at))
-    advance(len(rows) - len(used))
+            advance(sum(ends[parts[i][0]] == i for i in at.tolist()))
+    advance(len(rows) - len(ends))
     return sums
-
-
-_FILL = (("ids", 0), ("labels", -100))
 
 
 def _padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:

@@ -119,10 +119,12 @@ def named(options: Tune) -> dict[str, Any]:
 
 
 def tell_dropped(examples: Examples, say: Callable[[str], None]) -> None:
-    """Say which rows are left out, and why."""
+    """Say which rows are left out, and why, and how many are split."""
     if examples.dropped:
         reasons = ", ".join(f"{n} {reason}" for reason, n in examples.dropped.items())
         say(f"rows left out of training: {reasons}")
+    if examples.split:
+        say(f"{examples.split} rows trained in parts: the chat template rewrites their turns")
 
 
 def _identity(examples: Examples, model: Model, options: Tune, seed: int, beside: Beside) -> str:

@@ -44,6 +44,7 @@ def facts(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": len(job.examples),
         "dropped": job.examples.dropped,
         "truncated": job.examples.truncated,
+        "split": job.examples.split,
         "max_length": job.limit,
         "steps": len(job.groups),
         "rows_seen": sum(map(len, job.groups)),

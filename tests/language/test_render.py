@@ -17,6 +17,7 @@ from tamis.language.render import (
     neutral_template,
     prompt,
     render,
+    renderings,
     special_ids,
 )
 
@@ -397,3 +398,86 @@ def test_real_rows_of_both_paths_and_of_transformers_agree(base_model: Any, real
         )
         assert ours.ids == theirs["input_ids"]
         assert ours.labelled == [bool(x) for x in theirs["assistant_masks"]]
+
+
+# As reasoning models have it: the last answer shows its reasoning, an empty one too; once the next
+# question follows, it is left out. Tool results do not count as a question.
+REASONING = (
+    "{% set last = namespace(user=-1) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}"
+    "{% endfor %}{% for m in messages %}<|{{ m.role }}|>"
+    "{% if m.role == 'assistant' and loop.index0 > last.user %}"
+    "<think>{{ m.reasoning_content or '' }}</think>{% endif %}{{ m.content or '' }}"
+    "{% for c in m.tool_calls or [] %}<|call|>{{ c | tojson }}{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+said = st.text("ab <c>:é你", min_size=1, max_size=6).filter(str.strip)
+
+
+@given(
+    turns=st.lists(st.tuples(said, st.none() | said, st.booleans(), said), min_size=1, max_size=5),
+    ends_with_question=st.booleans(),
+)
+@settings(max_examples=60)
+def test_a_rewritten_turn_is_trained_as_the_model_writes_it(
+    turns: list[tuple[str, str | None, bool, str]], ends_with_question: bool
+) -> None:
+    messages: list[dict[str, Any]] = []
+    wanted = {}
+    for question, reasoning, trained, answer in turns:
+        messages.append({"role": "user", "content": question})
+        if trained:
+            wanted[len(messages)] = f"<think>{reasoning or ''}</think>{answer}{END}"
+        messages.append({"role": "assistant", "content": answer, "train": trained})
+        messages[-1] |= {"reasoning_content": reasoning} if reasoning else {}
+    if ends_with_question:
+        messages.append({"role": "user", "content": "and then?"})
+    tok = tokenizer(REASONING)
+    parts = renderings(messages, None, tok, prompt_style="chat")
+    found = {}
+    for part in parts:
+        labelled = [i for i, on in zip(part.ids, part.labelled, strict=True) if on]
+        texts = [tok.decode(part.ids[start:stop]) for start, stop in part.spans]
+        assert tok.decode(labelled) == "".join(texts)
+        for turn, text, (start, _) in zip(part.turns, texts, part.spans, strict=True):
+            assert turn not in found
+            found[turn] = text
+            # What stands before the answer is what the model is given to write it.
+            assert part.ids[:start] == prompt(messages[:turn], None, tok, prompt_style="chat")
+    assert found == wanted or not wanted
+    assert [part.turns[-1] for part in parts if part.turns] == sorted(wanted)
+
+
+def test_answers_that_stand_together_are_one_part() -> None:
+    tok = tokenizer(REASONING)
+    call = {"role": "assistant", "content": None, "tool_calls": CALL, "reasoning_content": "look"}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "a"},
+        call,
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "b", "reasoning_content": "so"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"},
+    ]
+    first, second = renderings(messages, None, tok, prompt_style="chat")
+    assert (first.turns, second.turns) == ([1, 3], [5])
+    assert tok.decode(first.ids).endswith(f"<think>so</think>b{END}")
+    assert "so" not in tok.decode(second.ids)
+
+
+def test_a_template_that_holds_is_rendered_once() -> None:
+    tok = tokenizer(UNMARKED)
+    messages = talk("a", "b", "c", "d")
+    assert renderings(messages, None, tok, prompt_style="chat") == [
+        render(messages, None, tok, prompt_style="chat")
+    ]
+
+
+def test_a_turn_that_is_rewritten_at_once_is_refused() -> None:
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ loop.revindex }}{{ m.content }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    with pytest.raises(RenderError) as error:
+        renderings(talk("a", "b", "c", "d"), None, tokenizer(template), prompt_style="chat")
+    assert error.value.reason == "rewritten_turns"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,9 @@ import pytest
 from tamis.errors import DataError
 from tamis.language.generate import greedy, stop_ids
 from tamis.language.load import load_model
-from tamis.language.render import prompt, render
+from tamis.language.render import Rendered, prompt, render, renderings
 from tamis.recipe import Model
+from tamis.trainer.data import prepare
 from tamis.trainer.evaluate import difference, evaluate, metrics
 
 CALLS = [{"function": {"name": "f", "arguments": {}}}]
@@ -23,9 +27,12 @@ LIMIT = 8
 
 def literal_nll(model: Any, tokenizer: Any, messages: Any) -> tuple[float, int, int]:
     """Sum of -log p, tokens and right tokens of a row, from whole logits."""
+    return nll_of(model, render(messages, None, tokenizer, prompt_style="chat"))
+
+
+def nll_of(model: Any, row: Rendered) -> tuple[float, int, int]:
     import torch
 
-    row = render(messages, None, tokenizer, prompt_style="chat")
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
     total, right = 0.0, 0
@@ -192,3 +199,31 @@ def test_plain_style(tiny: Model, table: Callable[..., pa.Table], tokenizer: Any
     assert row["tokens"] == len(tokenizer("five")["input_ids"]) + 1
     made = literal_greedy(load_model(tiny, "cpu"), tokenizer("sum?\n\n")["input_ids"], [0], 4)
     assert row["generated"] == tokenizer.decode(made, skip_special_tokens=True)
+
+
+def test_rows_that_the_template_rewrites_count_as_they_are_trained(
+    tiny: Model, tokenizer: Any, table: Callable[..., pa.Table], sums: Any, tmp_path: Path
+) -> None:
+    rewriting = copy.copy(tokenizer)
+    rewriting.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{% if m.role == 'assistant' and loop.last %}so {% endif %}{{ m.content }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    shutil.copytree(str(tiny.path), tmp_path / "lm")
+    rewriting.save_pretrained(tmp_path / "lm")
+    model = tiny.model_copy(update={"path": str(tmp_path / "lm")})
+    found = run(table(sums[:7]), model, limit=0)  # rows 0 and 5 have two answers
+    lm = load_model(model, "cpu")
+    for i, messages in enumerate(sums[:7]):
+        ends = [j for j, m in enumerate(messages) if m["role"] == "assistant"]
+        only = [{**m, "train": j == ends[-1]} for j, m in enumerate(messages)]
+        parts = [messages[: ends[0] + 1], only] if len(ends) > 1 else [messages]
+        wanted = [literal_nll(lm, rewriting, part) for part in parts[:1]]
+        if len(ends) > 1:
+            spent = renderings(only, None, rewriting, prompt_style="chat")
+            wanted.append(nll_of(lm, *spent))
+        assert found["tokens"][i].as_py() == sum(w[1] for w in wanted)
+        assert found["nll_sum"][i].as_py() == pytest.approx(sum(w[0] for w in wanted), rel=1e-5)
+    trained = prepare(table(sums[:7]), rewriting, prompt_style="chat", max_length=256)
+    assert sum(found["tokens"].to_pylist()) == trained.targets().sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -123,3 +124,24 @@ def test_order_follows_the_seed_and_the_epoch() -> None:
     other = steps(40, epochs=1, rows_per_step=40, max_steps=None, seed=2)
     assert one[0].tolist() != one[1].tolist()
     assert one[0].tolist() != other[0].tolist()
+
+
+def test_a_row_that_its_template_rewrites_becomes_examples_of_its_own(
+    tokenizer: Any, table: Callable[..., pa.Table], sums: Any
+) -> None:
+    rewriting = copy.copy(tokenizer)
+    rewriting.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{% if m.role == 'assistant' and loop.last %}so {% endif %}{{ m.content }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    rows = table(sums[:7], [1.0, 2, 3, 4, 5, 6, 7])  # rows 0 and 5 have two answers
+    found = prepare(rows, rewriting, prompt_style="chat", max_length=256)
+    assert found.row_id == [f"r{i:03d}" for i in (0, 0, 1, 2, 3, 4, 5, 5, 6)]
+    assert found.weight.tolist() == [1, 1, 2, 3, 4, 5, 6, 6, 7]
+    assert found.split == 2 and not found.dropped
+    first, second = (found.row(i) for i in (6, 7))
+    for (ids, labels), message in ((first, 1), (second, 3)):
+        answer = sums[5][message]["content"]
+        assert rewriting.decode(labels[labels != -100]) == f"so {answer}<|end|>"
+        assert labels[-1] == ids[-1]

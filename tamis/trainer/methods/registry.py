@@ -65,7 +65,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
 def of(options: Tune) -> Method:
     """The method of a tune block. Raises `RecipeError` where it cannot train as the block says."""
     method = build(options.method, options.options)
-    if not method.packable and options.packing == "best_fit":
+    if not method.packable and options.packing != "none":
         raise RecipeError(
             f"{method.name} puts trained tokens before a row, which packed rows would share: "
             "set packing: none"
