@@ -49,7 +49,8 @@ class MethodHooks(Base):
         """A step with gradients, or the method's own without."""
         if not self.method.steps_itself:
             return super().training_step(model, inputs, num_items_in_batch) + self._penalty()
-        (rate,) = {group["lr"] for group in self.optimizer.param_groups}
+        optimizer: Any = self.optimizer
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
         told = self._loss_of(model, inputs, num_items_in_batch)
         return self.method.training_step(told, self.state.global_step, rate)
 
@@ -61,7 +62,8 @@ class MethodHooks(Base):
         if term is None:
             return 0.0
         # Not backward(): the gradients of the ranks have been averaged already.
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        model: Any = self.model
+        trained = [p for p in model.parameters() if p.requires_grad]
         for parameter, gradient in zip(
             trained, torch.autograd.grad(term, trained, allow_unused=True), strict=True
         ):

@@ -11,7 +11,7 @@ from tamis.trainer import methods
 from tamis.trainer.loss import terms_forward
 from tamis.trainer.methods import Context
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 4096,
     "hidden_size": 128,
     "intermediate_size": 352,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from tamis.errors import RecipeError
 from tamis.trainer.methods.base import Context, Method
@@ -13,7 +13,7 @@ from tamis.trainer.methods.base import Context, Method
 class Adapter(Method):
     """A method of peft: its configuration says everything."""
 
-    kind: ClassVar[Any] = "adapter"
+    kind = "adapter"
 
     def config(self, lm: Any, context: Context) -> Any:
         """The `PeftConfig` for this model."""

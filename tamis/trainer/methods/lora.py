@@ -119,7 +119,8 @@ class Lora(Adapter):
         """See `Method`."""
         if self.plus_ratio == 1:
             return None
-        fast, slow = [], []
+        fast: list[Any] = []
+        slow: list[Any] = []
         for name, parameter in trained.named_parameters():
             if parameter.requires_grad:
                 (fast if ".lora_B." in name else slow).append(parameter)

@@ -79,7 +79,7 @@ class Prefix(_Virtual):
             task_type=TaskType.CAUSAL_LM,
             num_virtual_tokens=self.tokens,
             prefix_projection=self.width is not None,
-            encoder_hidden_size=self.width,
+            encoder_hidden_size=self.width or 0,
         )
 
 
