@@ -40,6 +40,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
             raise RecipeError(f"models and tuned both have an entry {name!r}: rename one")
         model(recipe, entry.model, f"tuned.{name}")
         _check_trainer(entry, scored="scores the pool")
+        _check_reference(recipe, entry)
     whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
     pool_scores.ordered(whole)
     for scorer in whole.values():
@@ -141,6 +142,9 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             ours = recipe.evaluate is not None and recipe.evaluate.command is None
             rounds = recipe.select is not None and trains_between(recipe.select)
             _check_trainer(recipe.tune, scored="is evaluated" if ours or rounds else None)
+            _check_reference(recipe, recipe.tune)
+        elif recipe.tune.online is not None:
+            raise RecipeError("tune.online works in the bundled trainer: leave it or command out")
     if recipe.evaluate is not None and recipe.tune is None:
         raise RecipeError("evaluate needs a tune block: it evaluates what was tuned")
     if recipe.select is not None and recipe.tune is None:
@@ -162,6 +166,11 @@ def _check_trainer(options: Tune, *, scored: str | None) -> None:
             f"tune.method {method.name} leaves virtual tokens, and the model that {scored} cannot "
             "have them here: use another method, or a command of your own to evaluate"
         )
+
+
+def _check_reference(recipe: Recipe, options: Tune) -> None:
+    if options.online is not None and options.online.method == "rho_loss":
+        model(recipe, options.online.reference, "tune.online.reference: rho_loss")
 
 
 def _check_target(recipe: Recipe, method: Selector) -> None:

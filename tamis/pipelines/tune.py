@@ -9,14 +9,14 @@ from typing import Any
 
 from tamis.errors import RecipeError
 from tamis.language.load import identity
-from tamis.pipelines import command, plan
+from tamis.pipelines import command, online, plan
 from tamis.pipelines.context import Context
 from tamis.recipe import Model, Tune
 from tamis.storage import manifests
 from tamis.storage.artifact import Artifact, Maker, key_of
 from tamis.storage.manifests import Manifest
 from tamis.trainer import launch, methods
-from tamis.trainer.job import VERSION
+from tamis.trainer.job import VERSION, named
 from tamis.trainer.tune import tune as train
 
 # The folder of a models artefact that holds the adapter or the weights.
@@ -84,15 +84,15 @@ def _followed(ctx: Context, inputs: Mapping[str, Any], make: Make) -> tuple[Arti
 def settings(ctx: Context) -> dict[str, Any]:
     """What determines a tuned model beside its rows and the model it is tuned from, for keys."""
     options = _options(ctx)
-    own = _ours(options) if options.command is None else {"command": options.command}
-    return {"seed": ctx.recipe.seed, **own}
+    if options.command is not None:
+        return {"seed": ctx.recipe.seed, "command": options.command}
+    beside = {"online": online.inputs(ctx, options.online)}
+    return {"seed": ctx.recipe.seed, **_ours(options), **beside}
 
 
 def _ours(options: Tune) -> dict[str, Any]:
-    # How often it saves, and what the model is called in the recipe, change nothing.
-    named = options.model_dump(exclude={"model", "command", "save_every"})
     return {
-        "options": {**named, "learning_rate": methods.learning_rate(options)},
+        "options": {**named(options), "learning_rate": methods.learning_rate(options)},
         "version": [VERSION, methods.get(options.method).version],
     }
 
@@ -110,6 +110,7 @@ def _trained(
         say=ctx.say,
         progress=ctx.progress,
         title=title,
+        given=online.given(ctx, options.online),
     )
     return {name: value for name, value in report.items() if name not in _LONG}
 

@@ -18,8 +18,6 @@ def check(options: Tune) -> BatchPicker | None:
     chosen = options.online
     if chosen is None:
         return None
-    if options.command is not None:
-        raise RecipeError("tune.online belongs to the bundled trainer: leave online or command out")
     rule = online.build(chosen.method, chosen.options)
     if chosen.method in TRUSTING and chosen.safe is None:
         raise RecipeError(
