@@ -10,8 +10,9 @@ import pytest
 from tamis.errors import DataError, StoreError
 from tamis.storage import files
 from tamis.storage.artifact import Maker, Store
-from tamis.storage.catalogue import VIEWS, OpenStore, open_store
+from tamis.storage.catalogue import OpenStore, open_store
 from tamis.storage.signals import KEY, SignalTable, fingerprint
+from tamis.storage.views import VIEWS
 
 
 def put_samples(store: Store, name: str, table: pa.Table, rejected: pa.Table | None = None) -> None:
