@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from tamis.errors import RecipeError
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
-from tamis.pipelines import heldout, plan, signals
+from tamis.pipelines import heldout, opened, plan, signals
 from tamis.pipelines import refine as refining
 from tamis.pipelines import select as selecting
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.columns import Columns
 from tamis.pipelines.context import Context, Outcome
 from tamis.pipelines.ingest import ingest_source
-from tamis.pipelines.pool import Snapshot, snapshot
 from tamis.pipelines.report import report
 from tamis.pipelines.rounds import Rounds
 from tamis.recipe import Budget, Recipe, Select, Source
@@ -72,14 +71,14 @@ def _aside(recipe: Recipe) -> dict[str, Source]:
 
 def score(ctx: Context, keys: Keys) -> Outcome:
     """Score the pool by every scorer of the recipe, and the target by those the method compares."""
-    target = _target(ctx, keys) if "target" in keys else None
-    return signals.score(ctx, _pool(ctx, keys), target)
+    target = opened.target(ctx, keys) if "target" in keys else None
+    return signals.score(ctx, opened.pool(ctx, keys), target)
 
 
 def refine(ctx: Context, keys: Keys) -> Outcome:
     """Give rows better answers, and score those that have: the run goes on with the new version."""
     start = time.monotonic()
-    columns = _columns(ctx, keys)
+    columns = opened.columns(ctx, keys)
     made = refining.refine(ctx, columns, heldout.mask(ctx.recipe, columns))
     for name, (artifact, _) in made.items():
         ctx.store.point("samples", name, artifact.key)
@@ -97,14 +96,14 @@ def select(ctx: Context, keys: Keys) -> Outcome:
     """Pick the subset, and a random one of equal token budget when there is an evaluation."""
     start = time.monotonic()
     choice = _needed(ctx.recipe.select)
-    columns = _columns(ctx, keys)
+    columns = opened.columns(ctx, keys)
     mask = heldout.mask(ctx.recipe, columns)
     target = None
     if "target" in keys:
-        target = Columns(ctx.store, _target(ctx, keys), columns.signals, ctx.say)
+        target = Columns(ctx.store, opened.target(ctx, keys), columns.signals, ctx.say)
     rounds = None
     if plan.trains_between(choice):
-        rounds = Rounds(ctx, columns.pool, _heldout_rows(ctx, keys, columns))
+        rounds = Rounds(ctx, columns.pool, opened.heldout_rows(ctx, keys, columns))
     chosen, old = selecting.select(
         ctx, columns, choice, ctx.recipe.filters, mask, target=target, rounds=rounds
     )
@@ -131,8 +130,8 @@ def _random(chosen: Artifact) -> Select:
 def export(ctx: Context, keys: Keys) -> Outcome:
     """Write the manifest of every subset."""
     start = time.monotonic()
-    columns = _columns(ctx, keys)
-    held = _heldout_rows(ctx, keys, columns)
+    columns = opened.columns(ctx, keys)
+    held = opened.heldout_rows(ctx, keys, columns)
     made: dict[str, str] = {}
     facts: dict[str, Any] = {}
     reused = 0
@@ -165,7 +164,7 @@ def tune(ctx: Context, keys: Keys) -> Outcome:
 def evaluate(ctx: Context, keys: Keys) -> Outcome:
     """Evaluate the untuned model and every tuned one on the same held-out rows."""
     start = time.monotonic()
-    held = _heldout_rows(ctx, keys, _columns(ctx, keys))
+    held = opened.heldout_rows(ctx, keys, opened.columns(ctx, keys))
     made: dict[str, str] = {}
     results: dict[str, Artifact] = {}
     reused = 0
@@ -190,48 +189,8 @@ def write_report(ctx: Context, keys: Keys) -> Outcome:
     return Outcome("report", {}, 0, 1, time.monotonic() - start, {"path": str(path)})
 
 
-def _pool(ctx: Context, keys: Keys) -> Snapshot:
-    prefix = "samples/"
-    return snapshot(
-        ctx.store, {n.removeprefix(prefix): k for n, k in keys.items() if n.startswith(prefix)}
-    )
-
-
-def _target(ctx: Context, keys: Keys) -> Snapshot:
-    return snapshot(ctx.store, {"target": keys["target"]})
-
-
-def _columns(ctx: Context, keys: Keys) -> Columns:
-    """The pool's columns: the signals of this run, then whatever else the store has scored.
-
-    But for the tokens: which rows can be trained on hangs on the model and its cut-off, so those
-    of another recipe count only where a budget asks for them.
-    """
-    stored, own = ctx.store.latest("signals"), signals.of(keys)
-    if not _counts_tokens(ctx.recipe):
-        stored = {name: key for name, key in stored.items() if name != selecting.TOKENS}
-    known = {**stored, **own}
-    return Columns(ctx.store, _pool(ctx, keys), known, ctx.say)
-
-
-def _counts_tokens(recipe: Recipe) -> bool:
-    budget = recipe.select and recipe.select.budget
-    return bool(budget and (budget.value("tokens") or budget.value("supervised_tokens")))
-
-
 def _subsets(keys: Keys) -> list[str]:
     return [s for s in SUBSETS if f"{s}/selection" in keys]
-
-
-def _heldout_rows(ctx: Context, keys: Keys, columns: Columns) -> evaluation.Heldout | None:
-    """The rows to evaluate on: the ones of the held-out file, or those split off the pool."""
-    if ctx.recipe.evaluate is None:
-        return None
-    if "heldout" in keys:
-        pool = snapshot(ctx.store, {"heldout": keys["heldout"]})
-        return evaluation.Heldout(pool, pool.ids)
-    ids = columns.pool.ids.filter(heldout.mask(ctx.recipe, columns))
-    return evaluation.Heldout(columns.pool, ids)
 
 
 def _needed(block: Block | None) -> Block:
