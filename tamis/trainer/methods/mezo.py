@@ -14,6 +14,7 @@ from tamis.errors import RecipeError
 from tamis.selectors.base import About
 from tamis.trainer.methods.adapter import layers, wrapped
 from tamis.trainer.methods.base import Context, Method, State
+from tamis.trainer.methods.parts import whole_weights
 
 REPLAY = "mezo.json"
 # Over all weights a step is tiny; a new adapter is small itself and takes larger ones.
@@ -63,6 +64,7 @@ class Mezo(Method):
             raise RecipeError(f"mezo: eps={self.eps}: expected a number above 0")
         if self.rank < 1 or self.alpha <= 0:
             raise RecipeError("mezo: rank must be at least 1, alpha above 0")
+        whole_weights(self.name)
         self.kind = "full" if self.over == "full" else "adapter"
         self.learning_rate = _RATE[self.over]
 

@@ -55,8 +55,8 @@ def linears(lm: Any, wanted: str | Sequence[str] = "all-linear") -> dict[str, An
 
 
 def whole_weights(name: str) -> None:
-    """Raise `RecipeError` where weights are cut into shares of processes: the method needs whole
-    matrices, and changes which of their entries are trained."""
+    """Raise `RecipeError` where weights are cut into shares of processes: the method looks at whole
+    matrices, or changes what of them is trained."""
     for variable, kind in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "ZeRO")):
         if os.environ.get(variable, "").lower() in {"1", "true"}:
             raise RecipeError(
