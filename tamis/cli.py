@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import tamis
-from tamis.commands import look, novelty, stages, training
+from tamis.commands import look, models, novelty, stages, training
 from tamis.errors import TamisError
 
 app = typer.Typer(
@@ -31,6 +31,9 @@ for command in (
     training.tune,
     training.train_scorer,
     training.evaluate,
+    models.merge,
+    models.soup,
+    models.lines,
     novelty.novelty,
     stages.schedule,
     look.sql,

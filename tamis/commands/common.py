@@ -61,6 +61,19 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.write(orjson.dumps(value, default=_plain, option=options) + b"\n")
 
 
+def print_facts(told: Mapping[str, Any], as_json: bool) -> None:
+    """Facts as a document, or as tables: one of what stands alone, one for each subset."""
+    if as_json:
+        print_json(told)
+        return
+    alone = {k: v for k, v in told.items() if not isinstance(v, dict)}
+    if alone:
+        table("", [{"what": k, "is": v} for k, v in alone.items()])
+    for name, facts in told.items():
+        if isinstance(facts, dict):
+            table(name, [{"what": k, "is": v} for k, v in facts.items()])
+
+
 def _plain(value: Any) -> Any:
     """What orjson does not know: decimals, bytes and tuples come out of SQL; paths out of us."""
     from decimal import Decimal

@@ -47,7 +47,7 @@ def export(
         }
         loaded = common.recipe_or_flags(None, setting, content)
         told = export_selection(common.context(loaded, store), selection)
-    _print(told, as_json)
+    common.print_facts(told, as_json)
 
 
 def tune(
@@ -102,7 +102,7 @@ def tune(
         loaded = common.recipe_or_flags(None, setting, content)
         told = tune_manifest(common.context(loaded, store), Path(manifest))
     if launch.rank() == 0:
-        _print(told, as_json)
+        common.print_facts(told, as_json)
 
 
 def evaluate(
@@ -193,7 +193,7 @@ def train_scorer(
     artifact, _ = training.train_scorer(
         common.context(loaded, store), data, axis, template or defaults[axis], heldout
     )
-    _print({"model": str(artifact.path / "model"), **artifact.facts}, as_json)
+    common.print_facts({"model": str(artifact.path / "model"), **artifact.facts}, as_json)
 
 
 def _write_launch(kind: str, processes: int, out: str) -> None:
@@ -208,19 +208,6 @@ def _write_launch(kind: str, processes: int, out: str) -> None:
     text = yaml.safe_dump(launch.configuration(kind, processes), sort_keys=False)
     write_bytes(Path(out), text.encode())
     print(f"accelerate launch --config_file {out} -m tamis tune --manifest ...")
-
-
-def _print(told: dict[str, Any], as_json: bool) -> None:
-    """Facts as a document, or as tables: one of what stands alone, one for each subset."""
-    if as_json:
-        common.print_json(told)
-        return
-    alone = {k: v for k, v in told.items() if not isinstance(v, dict)}
-    if alone:
-        common.table("", [{"what": k, "is": v} for k, v in alone.items()])
-    for name, facts in told.items():
-        if isinstance(facts, dict):
-            common.table(name, [{"what": k, "is": v} for k, v in facts.items()])
 
 
 def _print_figures(told: dict[str, Any], as_json: bool) -> None:
