@@ -22,7 +22,7 @@ from tamis.trainer.tune import tune as train
 # The folder of a models artefact that holds the adapter or the weights.
 MODEL = "model"
 # Of a train report, what is too long for a seal.
-_LONG = ("history", "packages")
+_LONG = ("history", "heldout_history", "packages")
 Make = Callable[[Maker], Mapping[str, Any]]
 
 
@@ -43,6 +43,7 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
         "train": data.content_hash,
         "model": base and identity(base),
         **settings(ctx),
+        **_watched(options, data),
     }
 
     def make(maker: Maker) -> Mapping[str, Any]:
@@ -90,6 +91,13 @@ def settings(ctx: Context) -> dict[str, Any]:
     return {"seed": ctx.recipe.seed, **_ours(options), **beside}
 
 
+def _watched(options: Tune, data: Manifest) -> dict[str, Any]:
+    """The held-out rows determine the model where the best one on them is kept."""
+    if options.command is not None or options.evaluate_every is None:
+        return {}
+    return {"heldout": data.info["heldout_content_hash"]}
+
+
 def _ours(options: Tune) -> dict[str, Any]:
     return {
         "options": {**named(options), "learning_rate": methods.learning_rate(options)},
@@ -111,6 +119,7 @@ def _trained(
         progress=ctx.progress,
         title=title,
         given=online.given(ctx, options.online),
+        heldout=data.rows("heldout") if options.evaluate_every else None,
     )
     return {name: value for name, value in report.items() if name not in _LONG}
 

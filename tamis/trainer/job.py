@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tamis.errors import RecipeError
 from tamis.language.load import identity, load_tokenizer, max_length
 from tamis.recipe import Model, Tune
 from tamis.trainer import methods, online, optimizers
@@ -34,7 +35,12 @@ def check(options: Tune) -> Method:
     """
     method = methods.of(options)
     optimizers.check(options, method)
-    objective_of(options.objective.method, options.objective.options)
+    objective = objective_of(options.objective.method, options.objective.options)
+    if objective.frozen and not method.packable:
+        raise RecipeError(
+            f"objective {objective.name} compares with the model as it came, which has no virtual "
+            f"tokens: use it without method {method.name}"
+        )
     online.check(options)
     return method
 
@@ -57,6 +63,7 @@ class Job:
     course: Course
     method: Method
     beside: Beside
+    heldout: Examples | None
 
 
 def job_of(
@@ -67,22 +74,15 @@ def job_of(
     device: str,
     folder: Path,
     given: Given = NOTHING,
+    heldout: pa.Table | None = None,
 ) -> Job:
     """Check the options and make the rows into steps."""
     method = check(options)
     tokenizer = load_tokenizer(model)
     objective = objective_of(options.objective.method, options.objective.options)
     limit = min(options.max_length or max_length(model), max_length(model))
-    if isinstance(rows, Examples):
-        examples = rows
-    else:
-        examples = prepare(
-            rows.sort_by("row_id"),  # so that the order of files and shards does not count
-            tokenizer,
-            prompt_style=model.prompt_style,
-            max_length=limit,
-            group_by=objective.group_by(),
-        )
+    examples = _examples(rows, tokenizer, model, limit, objective.group_by())
+    watched = _watched(heldout, options, tokenizer, model, limit)
     groups = steps(
         len(examples),
         epochs=options.epochs,
@@ -91,7 +91,7 @@ def job_of(
         seed=seed,
     )
     beside = online.beside(options.online, rows, examples, given, model, limit)
-    name = _identity(examples, model, options, seed, beside)
+    name = _identity(examples, model, options, seed, beside, watched)
     course = course_of(tokenizer, model.prompt_style, seed, len(groups))
     objective.check(examples, course)
     return Job(
@@ -109,7 +109,36 @@ def job_of(
         course,
         method,
         beside,
+        watched,
     )
+
+
+def _examples(
+    rows: pa.Table | Examples, tokenizer: Any, model: Model, limit: int, group_by: str | None
+) -> Examples:
+    if isinstance(rows, Examples):
+        return rows
+    return prepare(
+        rows.sort_by("row_id"),  # so that the order of files and shards does not count
+        tokenizer,
+        prompt_style=model.prompt_style,
+        max_length=limit,
+        group_by=group_by,
+    )
+
+
+def _watched(
+    heldout: pa.Table | None, options: Tune, tokenizer: Any, model: Model, limit: int
+) -> Examples | None:
+    """The rows that are looked at while the model is trained."""
+    if options.evaluate_every is None:
+        return None
+    if heldout is None or not heldout.num_rows:
+        raise RecipeError(
+            "tune.evaluate_every needs held-out rows, and there are none: export a manifest with "
+            "evaluate, or leave it out"
+        )
+    return _examples(heldout, tokenizer, model, limit, None)
 
 
 def named(options: Tune) -> dict[str, Any]:
@@ -127,7 +156,14 @@ def tell_dropped(examples: Examples, say: Callable[[str], None]) -> None:
         say(f"{examples.split} rows trained in parts: the chat template rewrites their turns")
 
 
-def _identity(examples: Examples, model: Model, options: Tune, seed: int, beside: Beside) -> str:
+def _identity(
+    examples: Examples,
+    model: Model,
+    options: Tune,
+    seed: int,
+    beside: Beside,
+    heldout: Examples | None,
+) -> str:
     """Hash of everything that determines the parameters."""
     parts = {
         "version": VERSION,
@@ -136,6 +172,7 @@ def _identity(examples: Examples, model: Model, options: Tune, seed: int, beside
         "method": methods.get(options.method).version,
         "options": named(options),
         "online": beside.identity(),
+        "heldout": heldout and heldout.fingerprint(),
         "seed": seed,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -16,7 +16,7 @@ from tamis.errors import RecipeError
 from tamis.language.generate import stop_ids
 from tamis.language.load import load_model, quiet, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import checkpoints, engine, launch, online, optimizers
+from tamis.trainer import checkpoints, engine, launch, online, optimizers, watch
 from tamis.trainer.data import Examples
 from tamis.trainer.job import Job, job_of, tell_dropped
 from tamis.trainer.loss import terms_forward
@@ -41,11 +41,13 @@ def tune(
     progress: Progress,
     title: str = "tune",
     given: Given = NOTHING,
+    heldout: pa.Table | None = None,
 ) -> dict[str, Any]:
     """Train `model` on `rows` (`row_id`, `messages`, `tools`, `weight`) and return the report.
 
     Examples that are tokens already are trained on as they are. `given` is what an online rule
-    reads beside the rows.
+    reads beside the rows. With `options.evaluate_every` the model of the lowest loss on the rows
+    `heldout` is what is left (see `watch`).
 
     Writes `folder/model` (adapter or full weights as safetensors, tokenizer with chat template,
     generation config) and, last, `folder/train_report.json`. Checkpoints lie in
@@ -63,7 +65,8 @@ def tune(
     with launch.joined(device):
         if launch.rank() > 0:
             say, progress = launch.silent, launch.unseen
-        return _run(job_of(rows, model, options, seed, device, folder, given), say, progress, title)
+        job = job_of(rows, model, options, seed, device, folder, given, heldout)
+        return _run(job, say, progress, title)
 
 
 def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -> dict[str, Any]:
@@ -81,11 +84,12 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
     trainable = job.method.trainable(trained)
     picking = _picking(job, lm, trained, reference)
     training = time.monotonic()
-    history = _train(job, trained, picking, resumed, progress, title)
+    history, best = _train(job, trained, picking, resumed, progress, title)
     training = time.monotonic() - training
     del lm.forward  # what is saved and used from here on is the model as it was, with its logits
     report = {
         **facts(job, history),
+        **best,
         "trainable_parameters": trainable,
         "trainable_share": trainable / size,
         "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
@@ -181,9 +185,9 @@ def _train(
     resumed: Path | None,
     progress: Progress,
     title: str,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate, and
-    what the objective adds."""
+    what the objective adds; and what was seen of the held-out rows."""
     from transformers import TrainerCallback
 
     with progress(title, sum(map(len, job.groups))) as advance, quiet():
@@ -213,12 +217,15 @@ def _train(
             callbacks=[Reporter()],
             picking=picking,
         )
+        if job.heldout is not None:
+            watch.watch(trainer, job.heldout, job.options, job.device, job.folder / "checkpoints")
         with optimizers.loadable(job.options):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if hasattr(trainer.optimizer.optimizer, "eval"):
             trainer.optimizer.eval()  # a schedule-free one keeps the weights to use apart
+    best = {} if job.heldout is None else watch.outcome(trainer, job.folder / "checkpoints")
     logged = [entry for entry in trainer.state.log_history if "nll" in entry]
-    return [{n: value for n, value in entry.items() if n != "epoch"} for entry in logged]
+    return [{n: value for n, value in entry.items() if n != "epoch"} for entry in logged], best
 
 
 def _save(job: Job, lm: Any, trained: Any) -> None:
