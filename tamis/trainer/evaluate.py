@@ -148,7 +148,7 @@ def difference(a: pa.Table, b: pa.Table, *, resamples: int, seed: int) -> dict[s
         raise DataError("the two evaluations are of different rows: evaluate both on the same file")
     out = {}
     for name in _COMPARED:
-        (top_a, bottom_a), (top_b, bottom_b) = _columns(a, name), _columns(b, name)
+        (top_a, bottom_a), (top_b, bottom_b) = figure_terms(a, name), figure_terms(b, name)
         if bottom_a.sum() and bottom_b.sum():
             rng = np.random.default_rng(seed)
             found = paired_difference(
@@ -259,15 +259,15 @@ def _normal(text: str) -> str:
 def _figures(rows: pa.Table, resamples: int, seed: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"rows": rows.num_rows}
     for name in METRICS:
-        top, bottom = _columns(rows, name)
+        top, bottom = figure_terms(rows, name)
         if bottom.sum():
             rng = np.random.default_rng(seed)
             figures[name] = _named(ratio_interval(top, bottom, resamples=resamples, rng=rng))
     return figures
 
 
-def _columns(rows: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Numerator and denominator of a figure, one entry a row."""
+def figure_terms(rows: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator and denominator of a figure of `METRICS`, one entry a row."""
     top, bottom = METRICS[name]
     values = rows[top].to_numpy(zero_copy_only=False)
     if bottom == "asked":
