@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tamis.storage import manifest_consumers
+
 # Names of licences that the hub's dataset cards know and that instruction data often carries.
 _LICENCES = {
     "apache-2.0",
@@ -53,8 +55,10 @@ def dataset_info(name: str, train_files: Sequence[str], *, alpaca: bool) -> dict
     return entries
 
 
-def axolotl(train_files: Sequence[str]) -> str:
-    """The data part of an axolotl config, as YAML."""
+def axolotl(train_files: Sequence[str], *, marked: bool) -> str:
+    """The data part of an axolotl config, as YAML; `marked` when messages say by `train` whether
+    they are trained."""
+    training = "    message_field_training: train\n" if marked else ""
     files = "\n".join(f"      - {json.dumps(file)}" for file in train_files)
     return f"""# Paths are relative to this folder: start axolotl here, or make them absolute.
 datasets:
@@ -69,7 +73,7 @@ datasets:
       content: content
     roles_to_train: [assistant]
     train_on_eos: turn
-chat_template: tokenizer_default
+{training}chat_template: tokenizer_default
 """
 
 
@@ -103,9 +107,15 @@ A subset of instruction data chosen by tamis: {rows} rows {weights}.
 - licences of the rows: {", ".join(licences) or "not given"}
 - content hash: `{manifest["content_hash"]}`
 
-`messages` is the conversation; `instruction`, `input`, `output` and `system` repeat it for rows of
-one turn. `manifest.json` says how the rows were chosen and holds a hash of every file.
+{_others(manifest)}`messages` is the conversation; `instruction`, `input`, `output` and `system`
+repeat it for rows of one turn. `manifest.json` says how the rows were chosen and holds a hash of
+every file.
 """
+
+
+def _others(manifest: Mapping[str, Any]) -> str:
+    lines = manifest_consumers.told(manifest["other_trainers"])
+    return "".join(f"- {line}\n" for line in lines) + "\n" if lines else ""
 
 
 def _licence(licences: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tamis.errors import DataError
 from tamis.samples import decode_messages, decode_tools
-from tamis.storage import files, manifest_card
+from tamis.storage import files, manifest_card, manifest_consumers
 from tamis.storage.manifest_rows import (
     content_hash,
     contents,
@@ -87,11 +87,13 @@ def write(
         **about,
         "content_hash": content_hash(rows),
         "heldout_content_hash": None if heldout is None else content_hash(heldout),
+        "other_trainers": manifest_consumers.losses(rows),
     }
     train_files = [str(f["path"]) for f in written if f["split"] == "train"]
     entries = manifest_card.dataset_info(name, train_files, alpaca=_all_single_turn(rows))
     files.write_json(folder / "dataset_info.json", entries)
-    files.write_bytes(folder / "axolotl.yaml", manifest_card.axolotl(train_files).encode())
+    config = manifest_card.axolotl(train_files, marked=_marked(rows))
+    files.write_bytes(folder / "axolotl.yaml", config.encode())
     files.write_bytes(folder / "README.md", manifest_card.readme(info, licences).encode())
     files.write_json(folder / MANIFEST, info)
     return Manifest(folder, info)
@@ -191,3 +193,8 @@ def _answers(message: Mapping[str, Any]) -> bool:
 def _all_single_turn(rows: pa.Table) -> bool:
     pairs = zip(decode_messages(rows["messages"]), decode_tools(rows["tools"]), strict=True)
     return all(single_turn(messages, tools) for messages, tools in pairs)
+
+
+def _marked(rows: pa.Table) -> bool:
+    """Whether some message says itself whether it is trained."""
+    return any(m.get("train") is not None for c in decode_messages(rows["messages"]) for m in c)
