@@ -40,7 +40,7 @@ def ratio_interval(
     rows, NaN, unequal lengths, negative denominators or a denominator that sums to 0.
     """
     columns = _columns(num, den)
-    sums = _resampled(columns, resamples, rng)
+    sums = resampled_sums(columns, resamples, rng)
     return _summary(_ratio(columns.sum(axis=0)), _ratio(sums), level)
 
 
@@ -62,7 +62,7 @@ def paired_difference(
     if len(a) != len(b):
         raise DataError(f"a paired difference needs the same rows twice, got {len(a)} and {len(b)}")
     columns = np.concatenate([a, b], axis=1)
-    sums = _resampled(columns, resamples, rng)
+    sums = resampled_sums(columns, resamples, rng)
     whole = columns.sum(axis=0)
     point = _ratio(whole[:2]) - _ratio(whole[2:])
     return _summary(point, _ratio(sums[:, :2]) - _ratio(sums[:, 2:]), level)
@@ -82,10 +82,13 @@ def _columns(num: ArrayLike, den: ArrayLike) -> NDArray[np.float64]:
     return np.stack([top, bottom], axis=1)
 
 
-def _resampled(
+def resampled_sums(
     columns: NDArray[np.float64], resamples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Sums of the columns over `resamples` draws of n rows: (resamples, columns)."""
+    """Sums of the columns of (n, columns) over `resamples` draws of n rows: (resamples, columns).
+
+    Time O(n columns resamples); memory bounded beyond the result.
+    """
     n, width = columns.shape
     sums = np.empty((resamples, width))
     step = max(1, _CELLS // n)

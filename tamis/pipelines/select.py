@@ -72,21 +72,19 @@ def select(
     def make(maker: Maker) -> Mapping[str, Any]:
         start = time.monotonic()
         allowed = licences.allowed(columns, ctx.recipe.licences)
-        eligible = _eligible(columns, method, choice, filters, heldout, allowed)
-        aside, there = _target_pool(method, target)
-        pool = _selector_pool(columns, method, eligible, aside)
-        limit, costs = _limit(choice.budget, columns, eligible.rows)
+        there = eligible(columns, method, choice, filters, heldout, allowed)
+        aside, told = _target_pool(method, target)
+        pool = _selector_pool(columns, method, there, aside)
+        limit, costs = _limit(choice.budget, columns, there.rows)
         if rounds is None:
             picked = budget.fit(method, pool, costs, limit, seed=ctx.recipe.seed)
         else:
-            ids = columns.pool.ids.take(pa.array(eligible.rows))
+            ids = columns.pool.ids.take(pa.array(there.rows))
             picked = rounds.fit(method, pool, ids, limit, key=maker.key)
-        maker.write_parquet(
-            "rows.parquet", _rows(maker.key, choice.method, columns, eligible, picked)
-        )
+        maker.write_parquet("rows.parquet", _rows(maker.key, choice.method, columns, there, picked))
         maker.write_json("curves.json", {n: c.tolist() for n, c in picked.curves.items()})
         seconds = time.monotonic() - start
-        return {**_facts(choice, columns, method, eligible, picked, seconds), **there}
+        return {**_facts(choice, columns, method, there, picked, seconds), **told}
 
     return ctx.store.ensure("selections", inputs, make, say=ctx.say)
 
@@ -104,7 +102,7 @@ def _mask_digest(mask: np.ndarray) -> str:
     return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()
 
 
-def _eligible(
+def eligible(
     columns: Columns,
     method: Selector,
     choice: Select,
@@ -129,7 +127,8 @@ def _eligible(
         values = columns.values(rule.column)
         drop(missing(values), f"null:{rule.column}")
         drop(~_passes(rule, values), f"filter:{rule.column}")
-    for name in sorted(method.needs()):
+    kinds = method.may_lack() if hasattr(method, "may_lack") else frozenset()
+    for name in sorted(method.needs() - kinds):
         values = columns.values(name)
         # A row may have no label, and the methods know what to do with it; a list of scores is
         # a value only when it is not empty.

@@ -16,6 +16,7 @@ from tamis.selectors.base import Selector
 # name -> module and class; imported when asked for.
 _BUILT_IN = {
     "random": ("tamis.selectors.random", "Random"),
+    "stratified": ("tamis.selectors.stratified", "Stratified"),
     "top": ("tamis.selectors.top", "Top"),
     "ids": ("tamis.selectors.ids", "Ids"),
     "deita": ("tamis.selectors.deita", "Deita"),

@@ -22,6 +22,7 @@ BUDGET = 12
 # What each method reads: signals, and columns that the rows came with.
 OPTIONS: dict[str, dict[str, Any]] = {
     "random": {},
+    "stratified": {"by": ["source", "language"], "length": "length.answer_chars"},
     "top": {"column": "length.answer_chars"},
     "ids": {},
     "deita": {"scores": ["extra.scores", "extra.complexity"], "tau": 0.95},

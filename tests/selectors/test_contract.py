@@ -14,6 +14,7 @@ N = 60
 # The options that let each method run on the pool below.
 OPTIONS: dict[str, list[dict]] = {
     "random": [{}],
+    "stratified": [{"by": ["group"]}, {"by": ["group", "kind"], "length": "score", "bins": 3}],
     "top": [{"column": "score"}, {"column": "score", "largest": False}],
     "ids": [{"ids": [f"r{i:02}" for i in range(N)]}],
     "deita": [
@@ -92,7 +93,7 @@ def draws(name: str, options: dict) -> bool:
         return options.get("step") != "prune"
     if name == "kmeans":
         return options.get("pick") != "closest"
-    return name in {"random", "dealrec", "kmeans_rounds"}
+    return name in {"random", "stratified", "dealrec", "kmeans_rounds"}
 
 
 def permutable(name: str, options: dict) -> bool:
