@@ -6,12 +6,16 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tamis import recipe as recipes
 from tamis.errors import MissingPackage, RecipeError
+from tamis.pipelines import plan
 from tamis.recipe import Tune
+from tamis.storage.artifact import Store
 from tamis.trainer import methods, optimizers
 from tamis.trainer.job import check
 
@@ -76,6 +80,36 @@ def test_every_method_tells_of_itself() -> None:
         assert methods.get(name).name == name
         assert all(told[field] for field in ("sentence", "needs", "cost", "avoid", "source"))
         assert told["leaves"] in {"adapter", "full"} and told["learning_rate"] > 0
+
+
+def test_every_method_and_optimizer_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "trainer.md").read_text(encoding="utf-8")
+    headings = {n for line in page.splitlines() if line.startswith("### ") for n in _words(line)}
+    for name in [*methods.names(), *optimizers.OPTIMIZERS]:
+        assert f"`{name}`" in page or name in headings, name
+
+
+def _words(line: str) -> list[str]:
+    return line.removeprefix("### ").replace(",", "").split()
+
+
+def test_a_recipe_is_refused_before_any_work(tiny: Any, tmp_path: Path) -> None:
+    content = {
+        "sources": {"a": {"path": "rows.jsonl"}},
+        "models": {"lm": {"path": tiny.path, "prompt_style": "chat"}},
+        "select": {"method": "random", "budget": {"rows": 3}},
+        "evaluate": {"path": "rows.jsonl"},
+    }
+
+    def planned(**tune: Any) -> None:
+        recipe = recipes.build({**content, "tune": {"model": "lm", **tune}}, where="test")
+        plan.check(recipe, Store(tmp_path), "cpu")
+
+    planned(method="lora")
+    with pytest.raises(RecipeError, match="did you mean rank"):
+        planned(options={"rnk": 4})
+    with pytest.raises(RecipeError, match="the model that is evaluated cannot have them"):
+        planned(method="prompt", packing="none")
 
 
 def test_the_command_lists_what_the_trainer_has() -> None:
