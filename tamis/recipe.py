@@ -106,19 +106,39 @@ class Score(_Strict):
 
 
 class Filter(_Strict):
-    """Keep rows whose column lies in the given range or list. Rows without a value are dropped and
-    counted."""
+    """Keep rows whose column lies in the given range or list, or among the lowest or highest of
+    the rows still left, all together or `within` their source, language and the like. Rows without
+    a value are dropped and counted."""
 
     column: str
     min: float | None = None
     max: float | None = None
+    lowest_percent: float | None = Field(None, ge=0, le=100, description="of the rows still left")
+    highest_percent: float | None = Field(None, ge=0, le=100, description="of the rows still left")
+    within: list[str] = Field(
+        default_factory=list, description="columns; per cents are taken of rows alike in them"
+    )
     is_in: list[str | int | float | bool] | None = None
 
     @model_validator(mode="after")
     def _some_rule(self) -> Filter:
-        if self.min is None and self.max is None and self.is_in is None:
-            raise ValueError("a filter needs min, max or is_in")
+        if self.lowest_percent is not None and self.highest_percent is not None:
+            raise ValueError("a filter takes one of lowest_percent and highest_percent")
+        if self.within and self.percent is None:
+            raise ValueError("within is for lowest_percent and highest_percent")
+        if all(given is None for given in (self.min, self.max, self.percent, self.is_in)):
+            raise ValueError("a filter needs min, max, lowest_percent, highest_percent or is_in")
         return self
+
+    @property
+    def percent(self) -> float | None:
+        """How many per cent of the rows are kept, from whichever end."""
+        return self.highest_percent if self.lowest_percent is None else self.lowest_percent
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns it reads."""
+        return [self.column, *self.within]
 
 
 class Refine(_Strict):
@@ -273,8 +293,8 @@ class Contestant(_Strict):
     def _one_origin(self) -> Contestant:
         if (self.method is None) == (self.ids is None):
             raise ValueError("a method to compare needs exactly one of method and ids")
-        if self.ids is not None and self.options:
-            raise ValueError("a list of ids takes no options")
+        if self.ids is not None and (self.options or self.filters):
+            raise ValueError("a list of ids takes no options and no filters")
         return self
 
 

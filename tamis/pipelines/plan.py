@@ -30,7 +30,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
     built = scorers(recipe, device)
     if recipe.select is not None:
         method = selectors.build(recipe.select.method, recipe.select.options)
-        wanted = set(method.needs()) | {f.column for f in recipe.filters}
+        wanted = {*method.needs(), *(name for rule in recipe.filters for name in rule.columns)}
         _check_columns(wanted, built, store)
         _check_target(recipe, method)
         if trains_between(recipe.select):

@@ -16,6 +16,7 @@ from tamis.numerics.ragged import Ragged
 from tamis.pipelines import licences, mixture
 from tamis.pipelines.columns import Columns, missing
 from tamis.pipelines.context import Context
+from tamis.pipelines.filters import passes
 from tamis.recipe import Budget, Filter, Select
 from tamis.selectors import Pool, Selection, Selector, budget
 from tamis.storage.artifact import Artifact, Maker
@@ -90,7 +91,7 @@ def select(
 
 
 def _used(method: Selector, choice: Select, filters: list[Filter], columns: Columns) -> set[str]:
-    names = set(method.needs()) | {f.column for f in filters}
+    names = {*method.needs(), *(name for rule in filters for name in rule.columns)}
     if TOKENS in columns.signals:
         names.add(f"{TOKENS}.supervised")
     return names
@@ -126,7 +127,7 @@ def eligible(
     for rule in filters:
         values = columns.values(rule.column)
         drop(missing(values), f"null:{rule.column}")
-        drop(~_passes(rule, values), f"filter:{rule.column}")
+        drop(~passes(rule, columns, reason == ""), f"filter:{rule.column}")
     kinds = method.may_lack() if hasattr(method, "may_lack") else frozenset()
     for name in sorted(method.needs() - kinds):
         values = columns.values(name)
@@ -145,19 +146,6 @@ def _later_copies(columns: Columns, candidates: np.ndarray) -> np.ndarray:
     later[rows] = True
     later[rows[np.unique(keys, return_index=True)[1]]] = False
     return later
-
-
-def _passes(rule: Filter, values: np.ndarray) -> np.ndarray:
-    if rule.is_in is not None:
-        return np.isin(values.astype(object), np.asarray(rule.is_in, dtype=object))
-    if values.dtype == object:
-        raise DataError(f"filter on {rule.column}: min and max need numbers; use is_in for texts")
-    passed = np.ones(len(values), dtype=bool)
-    if rule.min is not None:
-        passed &= values >= rule.min
-    if rule.max is not None:
-        passed &= values <= rule.max
-    return passed
 
 
 def _target_pool(method: Selector, target: Columns | None) -> tuple[Pool | None, dict[str, int]]:

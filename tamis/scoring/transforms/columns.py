@@ -45,10 +45,11 @@ def reasons(undefined: np.ndarray, text: str = NO_VALUE) -> np.ndarray:
 def codes(rows: Rows, names: Sequence[str], user: str) -> list[np.ndarray]:
     """Columns (n,) of codes from 0 to compare within: texts by their name, numbers of more than
     ten values in tenths. No value is a group of its own."""
-    return [_code(rows.columns[name], name, user) for name in names]
+    return [code(rows.columns[name], name, user) for name in names]
 
 
-def _code(column: np.ndarray | Ragged, name: str, user: str) -> np.ndarray:
+def code(column: np.ndarray | Ragged, name: str, user: str) -> np.ndarray:
+    """Codes of one column: see `codes`. Raises `DataError` for lists and vectors."""
     if isinstance(column, Ragged) or column.ndim != 1:
         raise DataError(f"{user}: within {name} is not possible: it holds several values a row")
     return groups(column) if column.dtype == object else deciles(column.astype(np.float64))
