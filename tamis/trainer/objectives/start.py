@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tamis.errors import RecipeError
 from tamis.trainer.loss import Rows, rows_of
 
 # How far the model without its adapter may lie from where it began, relative to its largest value.
@@ -30,11 +29,6 @@ class StartModel:
     def settle(self, trained: Any) -> None:
         """Decide which model is asked, now that `trained` is what is trained."""
         if hasattr(trained, "disable_adapter"):
-            if trained.active_peft_config.is_prompt_learning:
-                raise RecipeError(
-                    "objective asft needs positions that both models have: use a method without "
-                    "virtual tokens"
-                )
             self._trained = trained
             gap = (self._probe() - self._began).abs().max()
             if gap <= _PROBE_TOLERANCE * self._began.abs().max():
