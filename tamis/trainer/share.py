@@ -12,15 +12,16 @@ from tamis.trainer.loss import terms_forward
 from tamis.trainer.methods import Context
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 4096,
+    "vocab_size": 2048,
     "hidden_size": 128,
     "intermediate_size": 352,
-    "num_hidden_layers": 8,
+    "num_hidden_layers": 4,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "max_position_embeddings": 256,
 }
 _STEPS = 10
+_ROWS = 4
 
 
 def trainable_percent(name: str) -> float:
@@ -55,6 +56,6 @@ def _size() -> int:
 def _batches(rows: int, at_once: int) -> Iterator[dict[str, Any]]:
     import torch
 
-    for begin in range(0, rows, at_once):
-        ids = torch.randint(SHAPE["vocab_size"], (min(at_once, rows - begin), 32))
+    for begin in range(0, min(rows, _ROWS), at_once):
+        ids = torch.randint(SHAPE["vocab_size"], (min(at_once, _ROWS - begin), 32))
         yield {"input_ids": ids, "labels": ids, "loss_weights": torch.ones(ids.shape)}

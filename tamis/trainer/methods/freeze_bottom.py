@@ -20,7 +20,7 @@ class FreezeBottom(Method):
 
     name = "freeze_bottom"
     about = About(
-        sentence="every parameter above the lowest layers",
+        sentence="Every parameter above the lowest layers.",
         needs="nothing",
         cost="gradients and moments of the upper layers; no backward pass through the lower ones",
         avoid="new vocabulary or another language, which the lowest layers must learn",

@@ -31,7 +31,7 @@ class Hft(Method):
 
     name = "hft"
     about = About(
-        sentence="a random half of every layer's matrices",
+        sentence="A random half of every layer's matrices.",
         needs="nothing",
         cost="gradients and moments of half of the layers' weights",
         avoid="little memory: half of full fine-tuning is still much",

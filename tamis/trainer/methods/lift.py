@@ -36,7 +36,7 @@ class Lift(Method):
 
     name = "lift"
     about = About(
-        sentence="the entries that matter most to a low-rank picture of each matrix",
+        sentence="The entries that matter most to a low-rank picture of each matrix.",
         needs="nothing",
         cost="moments of the entries alone; a dense gradient of one layer at a time; an SVD of "
         "every matrix at each choice",

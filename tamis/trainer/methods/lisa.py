@@ -30,7 +30,7 @@ class Lisa(Method):
 
     name = "lisa"
     about = About(
-        sentence="a few whole layers at a time, others drawn every few steps",
+        sentence="A few whole layers at a time, others drawn every few steps.",
         needs="nothing",
         cost="all weights, gradients and moments of the drawn layers, embeddings and output layer",
         avoid="FSDP or ZeRO; runs shorter than a few intervals",

@@ -78,7 +78,7 @@ class LoraSb(_Between):
 
     name = "lora_sb"
     about = About(
-        sentence="a small square matrix between factors of the first gradient",
+        sentence="A small square matrix between factors of the first gradient.",
         needs="a backward pass over some training rows first",
         cost="gradients and moments of rank x rank numbers a layer; at the start one gradient of "
         "the weights on the CPU, and an SVD of each",
@@ -120,7 +120,7 @@ class LoraXs(_Between):
 
     name = "lora_xs"
     about = About(
-        sentence="a small square matrix between singular vectors of each weight",
+        sentence="A small square matrix between singular vectors of each weight.",
         needs="nothing",
         cost="gradients and moments of rank x rank numbers a layer; an SVD of each weight first",
         avoid="learning much that is new",

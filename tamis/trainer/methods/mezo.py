@@ -42,7 +42,7 @@ class Mezo(Method):
 
     name = "mezo"
     about = About(
-        sentence="random directions, judged by two forward passes a step",
+        sentence="Random directions, judged by two forward passes a step.",
         needs="many steps; scheduler: constant and warmup: 0 as its authors use",
         cost="two forward passes and four draws of the weights' size a step; memory of inference",
         avoid="whenever a backward pass fits",

@@ -27,7 +27,7 @@ class NeuroAda(Method):
 
     name = "neuroada"
     about = About(
-        sentence="the largest entries of every row of each matrix",
+        sentence="The largest entries of every row of each matrix.",
         needs="nothing",
         cost="gradients and moments of the entries alone",
         avoid="FSDP or ZeRO; many entries a row, where gathering is slower than lift",

@@ -36,7 +36,7 @@ class S2ft(Method):
 
     name = "s2ft"
     about = About(
-        sentence="some rows and columns of the matrices, as dense slices",
+        sentence="Some rows and columns of the matrices, as dense slices.",
         needs="a model with layers called down_proj, up_proj, o_proj, v_proj",
         cost="gradients and moments of the slices; inputs of the trained columns alone",
         avoid="FSDP or ZeRO; other architectures",
