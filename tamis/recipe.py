@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -276,55 +275,6 @@ class Evaluate(_Strict):
     command: str | None = Field(None, description="own evaluator; {model} and {out} are replaced")
 
 
-# What every comparison holds its methods against, and so no method may be called.
-BASELINES = ("random", "stratified", "length", "full")
-
-
-class Contestant(_Strict):
-    """A method to compare, or a list of ids from elsewhere."""
-
-    method: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    filters: list[Filter] | None = Field(None, description="default: the filters of the recipe")
-    ids: str | None = Field(None, description="file of ids in their order, one a line, or Parquet")
-    by: str = Field("id", description="column of the pool whose values the file lists")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Contestant:
-        if (self.method is None) == (self.ids is None):
-            raise ValueError("a method to compare needs exactly one of method and ids")
-        if self.ids is not None and (self.options or self.filters):
-            raise ValueError("a list of ids takes no options and no filters")
-        return self
-
-
-class Compare(_Strict):
-    """Many methods at equal budgets and several seeds, on the same held-out rows."""
-
-    methods: dict[Name, Contestant] = Field(min_length=1)
-    budgets: list[Budget] = Field(min_length=1, description="a plain number is tokens")
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
-    metric: str | None = Field(None, description="default exact_match, nll without generation")
-    better: Literal["higher", "lower"] | None = Field(None, description="default by the metric")
-
-    @field_validator("budgets", mode="before")
-    @classmethod
-    def _numbers_are_tokens(cls, given: Any) -> Any:
-        if not isinstance(given, list):
-            return given
-        return [{"tokens": one} if type(one) is int else one for one in given]
-
-    @model_validator(mode="after")
-    def _no_doubles(self) -> Compare:
-        taken = sorted(set(self.methods) & set(BASELINES))
-        if taken:
-            raise ValueError(f"{taken[0]} is compared always: give your method another name")
-        for name, given in (("seeds", self.seeds), ("budgets", self.budgets)):
-            if any(one in given[:i] for i, one in enumerate(given)):
-                raise ValueError(f"{name}: one is given twice")
-        return self
-
-
 class Engine(_Strict):
     """Where rows are scored. It changes no value and no id."""
 
@@ -362,7 +312,6 @@ class Recipe(_Strict):
     export: Export = Export(name=None, folder=None, shard_rows=50_000)
     tune: Tune | None = None
     evaluate: Evaluate | None = None
-    compare: Compare | None = None
 
 
 def options(kind: type, given: Mapping[str, Any], *, leave: Sequence[str] = ()) -> dict[str, Any]:

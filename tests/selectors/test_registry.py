@@ -14,7 +14,7 @@ from tamis.selectors import Pool, build, describe, get, names
 def test_nearest_name():
     with pytest.raises(RecipeError, match="did you mean deita"):
         get("dieta")
-    with pytest.raises(RecipeError, match="there are: random, top"):
+    with pytest.raises(RecipeError, match="there are: random, stratified, top"):
         build("zzz")
 
 
