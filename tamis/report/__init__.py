@@ -1,32 +1,52 @@
 """The report of a run: one self-contained HTML page made from plain values."""
 
-from tamis.report.data import (
+from tamis.report.data import ReportData
+from tamis.report.page import render, write
+from tamis.report.parts import (
+    Box,
     Compared,
     Composition,
+    Coverage,
+    Covered,
+    Curve,
+    Duplicates,
+    EmbeddingMap,
     Histogram,
     Interval,
+    Line,
+    Member,
     News,
     Refined,
     Rejected,
-    ReportData,
     Sample,
     Stage,
+    Table,
     Theme,
+    Training,
 )
-from tamis.report.page import render, write
 
 __all__ = [
+    "Box",
     "Compared",
     "Composition",
+    "Coverage",
+    "Covered",
+    "Curve",
+    "Duplicates",
+    "EmbeddingMap",
     "Histogram",
     "Interval",
+    "Line",
+    "Member",
     "News",
     "Refined",
     "Rejected",
     "ReportData",
     "Sample",
     "Stage",
+    "Table",
     "Theme",
+    "Training",
     "render",
     "write",
 ]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from tamis.report.data import Histogram, Interval
-from tamis.report.numbers import decimal, integer
+from tamis.report.numbers import decimal, integer, interval
+from tamis.report.parts import Histogram, Interval
 from tamis.report.text import shown
 
 WIDTH, HEIGHT = 320, 132
@@ -52,6 +52,33 @@ def intervals(values: Sequence[tuple[str, Interval]]) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="{label}">{rows}</svg>'
     ).format(w=WIDTH, h=height, label=label, rows=Markup("").join(rows))
+
+
+def difference(name: str, given: Interval) -> Markup:
+    """One interval beside zero, which is where nothing is shown."""
+    far = max(abs(given.low), abs(given.high), abs(given.value)) * 1.15 or 1.0
+
+    def x(value: float) -> str:
+        return f"{WIDTH / 2 + (WIDTH / 2 - 8) * value / far:.1f}"
+
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {w} 40" role="img" aria-label="{label}">'
+        '<line class="axis" x1="{m}" x2="{m}" y1="0" y2="26"/>'
+        '<line class="whisker" x1="{a}" x2="{b}" y1="13" y2="13"/>'
+        '<circle class="dot" cx="{v}" cy="13" r="5"/>'
+        '<text class="label" x="{m}" y="38" text-anchor="middle">0</text>'
+        '<text class="label" x="0" y="38">{low}</text>'
+        '<text class="label" x="{w}" y="38" text-anchor="end">{high}</text></svg>'
+    ).format(
+        w=WIDTH,
+        label=f"{shown(name)}: {interval(given, signed=True)}",
+        m=WIDTH / 2,
+        a=x(given.low),
+        b=x(given.high),
+        v=x(given.value),
+        low=decimal(-far),
+        high=decimal(far),
+    )
 
 
 def _whisker(name: str, given: Interval, y: int, low: float, high: float) -> Markup:

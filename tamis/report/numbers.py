@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tamis.report.data import Interval
+from tamis.report.parts import Interval
 
 MINUS = "\u2212"
 THIN = "\u2009"

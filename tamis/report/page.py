@@ -1,14 +1,22 @@
-"""The page: a Jinja template with autoescape on, the style inside, no script and no network."""
+"""The page: Jinja templates with autoescape on, style and script inside, and no network.
+
+The one script draws the map. The content security policy names it by its hash, so no other script
+runs on the page, whatever a text of the data holds.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tamis.report import charts, numbers, verdict
-from tamis.report.data import Interval, ReportData
+from tamis.report import charts, lines, numbers, points, verdict
+from tamis.report.data import ReportData
+from tamis.report.parts import Interval
+from tamis.report.stack import stack
 from tamis.report.text import shown
 
 if TYPE_CHECKING:
@@ -32,13 +40,27 @@ def write(data: ReportData, path: str | Path) -> Path:
 
 def render(data: ReportData) -> str:
     """The page as text. Every text of the data is escaped; control characters become visible."""
+    script = _script()
+    stacks = (stack("Sources", data.composition), stack("Languages", data.languages))
     return _template().render(
         data=data,
         style=(_FOLDER / "style.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         sentence=verdict.sentence(data),
+        contents=_contents(data),
+        stacks=[bars for bars in stacks if bars is not None],
         metrics=_metrics(data),
         sides=_sides(data),
     )
+
+
+@cache
+def _script() -> str:
+    """The files of the map's script as one, with names of its own."""
+    files = sorted((_FOLDER / "map").glob("*.js"))
+    parts = [file.read_text(encoding="utf-8") for file in files]
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
 
 
 @cache
@@ -61,12 +83,39 @@ def _template() -> Template:
         "text": shown,
     }
     environment.globals |= {
+        "charts": lines.figures,
+        "decisive": verdict.DECISIVE,
+        "difference": charts.difference,
         "histogram": charts.histogram,
         "intervals": charts.intervals,
         "judged": verdict.judged,
+        "map_block": points.block,
         "metric_label": verdict.label,
     }
     return environment.get_template("page.html.jinja")
+
+
+def _contents(data: ReportData) -> list[tuple[str, str]]:
+    """The sections that are there: anchor and name, in their order."""
+    every: list[tuple[object, str, str]] = [
+        (True, "run", "Run"),
+        (data.composition, "composition", "Sources"),
+        (data.languages, "languages", "Languages"),
+        (data.compared, "comparison", "Comparison"),
+        (data.tables, "compare-1", "Methods"),
+        (data.kept or data.dropped, "rows", "Rows"),
+        (data.rejected, "rejected", "Rejected"),
+        (data.histograms, "signals", "Signals"),
+        (data.map, "map", "Map"),
+        (data.duplicates, "duplicates", "Duplicates"),
+        (data.coverage, "coverage", "Coverage"),
+        (data.curves, "curves", "Curves"),
+        (data.training, "training", "Training"),
+        (data.refined, "refined", "Refined"),
+        (data.news, "news", "What is new"),
+        (data.absent, "absent", "Not computed"),
+    ]
+    return [(anchor, name) for there, anchor, name in every if there]
 
 
 def _metrics(data: ReportData) -> list[tuple[str, list[tuple[str, Interval]]]]:

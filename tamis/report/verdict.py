@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tamis.report.data import Interval, ReportData
+from tamis.report.data import ReportData
 from tamis.report.numbers import duration, integer, interval
+from tamis.report.parts import Interval
 
 NO_DIFFERENCE = "no difference shown"
 # Which way is better, and what the figure is called.

@@ -16,7 +16,7 @@ import pytest
 
 from tamis.report import Histogram, Interval, ReportData, Sample, Stage, render, write
 from tamis.report.numbers import duration, integer
-from tamis.report.verdict import judged, sentence
+from tamis.report.verdict import DECISIVE, judged, sentence
 
 VOID = {"meta", "link", "br", "img", "rect", "line", "circle"}
 
@@ -131,7 +131,7 @@ def test_structure_is_whole_and_reachable() -> None:
         if "scroll" in (attrs.get("class") or "").split():
             assert attrs.get("tabindex") == "0"  # what scrolls can be scrolled by keyboard
     drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
-    assert len(drawings) == 5 + 2
+    assert len(drawings) == 5 + 2 + 2  # signals, compared figures, differences
     assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
 
 
@@ -173,7 +173,8 @@ def test_medians_stand_where_their_bin_is() -> None:
 
 def test_what_is_the_same_everywhere_is_told_and_not_drawn() -> None:
     chart = Histogram("all_alike", [0, 1], [9], [9], 0.5, 0.5, constant=0.5)
-    page = outline(render(dataclasses.replace(pages.full(), histograms=[chart], compared=[])))
+    bare = dataclasses.replace(pages.full(), histograms=[chart], compared=[], differences={})
+    page = outline(render(bare))
     assert "svg" not in {tag for tag, _ in page.tags}
     assert "The same in every row: all_alike 0.5" in " ".join("".join(page.text).split())
 
@@ -265,7 +266,8 @@ def test_browser_opens_the_page_without_errors(data: ReportData, tmp_path: Path)
     messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert messages == []
     assert done.stdout.count('class="row kept"') == 20
-    assert done.stdout.count("<svg") == 7
+    decisive = set(data.differences) & set(DECISIVE)
+    assert done.stdout.count("<svg") == 5 + 2 + len(decisive)
 
 
 def test_refined_rows_and_what_is_new_are_told() -> None:
