@@ -14,7 +14,7 @@ from tamis.language.forward import Engine
 from tamis.language.load import load_model
 from tamis.language.network import Network, SplitNetwork, network
 from tamis.language.next_token import steps
-from tamis.numerics.contrast import log_softmax, token_scores
+from tamis.numerics.contrast import contrast, log_softmax
 from tamis.numerics.device import resolve
 
 # The adapter that the base learns with what it was shown, so that it is not new a second time.
@@ -118,14 +118,14 @@ class Contrast:
                 places = torch.arange(length, length + fresh.shape[1], device=self._device)
                 length += fresh.shape[1]
                 mask = torch.ones((len(alive), length), dtype=torch.long, device=self._device)
-                logits = []
+                logprobs = []
                 for i, step in enumerate(models):
                     found, caches[i] = step(fresh, mask, places.expand_as(fresh), caches[i])
-                    logits.append(found.cpu().numpy())
+                    logprobs.append(log_softmax(found.cpu().numpy()))
                 barred = list(stops) if number < rule.least else []
-                tokens = self._choose(logits, barred, [streams[i] for i in alive], rule)
+                tokens = self._choose(logprobs, barred, [streams[i] for i in alive], rule)
                 going = ~np.isin(tokens, stops)
-                self._note(texts, alive, tokens, logits, going)
+                self._note(texts, alive, tokens, logprobs, going)
                 if not going.any():
                     break
                 keep = torch.from_numpy(np.flatnonzero(going)).to(self._device)
@@ -170,15 +170,15 @@ class Contrast:
 
     @staticmethod
     def _choose(
-        logits: list[np.ndarray],
+        logprobs: list[np.ndarray],
         barred: list[int],
         streams: list[np.random.Generator],
         rule: Rule,
     ) -> np.ndarray:
         """A token of each row, by inverse transform of its softmax, int64 (b,)."""
-        likes = logits[0].copy()
+        likes, knew = logprobs[0].copy(), logprobs[1]
         likes[:, barred] = -np.inf
-        scores = token_scores(likes, logits[1], alpha=rule.alpha, gamma=rule.gamma)
+        scores = contrast(likes, knew, alpha=rule.alpha, gamma=rule.gamma)
         table = np.exp(scores - scores.max(axis=1, keepdims=True)).cumsum(axis=1)
         u = np.array([s.random() for s in streams])[:, None] * table[:, -1:]
         # The first whose sum is above the draw; never one of weight 0, also where it rounds up.
@@ -190,12 +190,10 @@ class Contrast:
         texts: list[_Text],
         alive: np.ndarray,
         tokens: np.ndarray,
-        logits: list[np.ndarray],
+        logprobs: list[np.ndarray],
         going: np.ndarray,
     ) -> None:
-        tuned, base = (
-            log_softmax(values)[np.arange(len(tokens)), tokens].tolist() for values in logits
-        )
+        tuned, base = (values[np.arange(len(tokens)), tokens].tolist() for values in logprobs)
         for i in np.flatnonzero(going):
             texts[alive[i]].add(int(tokens[i]), tuned[i], base[i])
 

@@ -33,7 +33,12 @@ def token_scores(
     Source: Li et al., "Contrastive Decoding", 2022 (arXiv 2210.15097); Isonuma and Titov, "What's
     New in My Data?", 2024 (arXiv 2410.14765).
     """
-    likes, knew = log_softmax(tuned), log_softmax(base)
+    return contrast(log_softmax(tuned), log_softmax(base), alpha=alpha, gamma=gamma)
+
+
+def contrast(likes: F64, knew: F64, *, alpha: float, gamma: float) -> F64:
+    """`token_scores` of log-probabilities (..., V). What must not be drawn may stand at -inf in
+    `likes`: the others need not sum to 1."""
     floor = likes.max(axis=-1, keepdims=True) + (np.log(alpha) if alpha > 0 else -np.inf)
     return np.where(likes >= floor, likes - gamma * knew, -np.inf)
 

@@ -50,6 +50,18 @@ def midranks(values: F64, cells: Ints) -> tuple[F64, Ints]:
     return ranks, np.bincount(cells)[cells]
 
 
+def shares(values: F64, within: Sequence[Ints], least: int) -> tuple[F64, int]:
+    """The rank of each value over the number of rows of its cell, (n,) in (0, 1], cells being those
+    of `levels`; and how many rows stand in a coarser cell than the full crossing."""
+    found = np.zeros(len(values))
+    coarser = 0
+    for depth, (cells, mine) in enumerate(levels(within, len(values), least)):
+        place, count = midranks(values, cells)
+        found[mine] = place[mine] / count[mine]
+        coarser += int(mine.sum()) if depth else 0
+    return found, coarser
+
+
 def medians(values: F64, cells: Ints) -> F64:
     """The median of each row's cell, (n,); the mean of the two middle values where even."""
     if not len(values):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tamis.errors import RecipeError
 from tamis.language.load import identity
 from tamis.pipelines import command, plan
+from tamis.pipelines import tune as tuning
 from tamis.pipelines.context import Context
 from tamis.pipelines.pool import Snapshot
 from tamis.recipe import Evaluate, Model
@@ -145,12 +146,7 @@ def _by_command(ctx: Context, line: str, tuned: Artifact | None) -> tuple[Artifa
 
 def tuned_model(base: Model, tuned: Artifact | None) -> Model:
     """The model to load: an adapter on the base model, or weights of its own."""
-    if tuned is None:
-        return base
-    folder = tuned.path / "model"
-    if (folder / "adapter_config.json").is_file():
-        return base.model_copy(update={"adapter": str(folder)})
-    return base.model_copy(update={"path": str(folder), "hub": None, "revision": None})
+    return base if tuned is None else tuning.left_in(tuned.path / tuning.MODEL, base)
 
 
 def _base(ctx: Context) -> Model:

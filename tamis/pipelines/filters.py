@@ -6,7 +6,7 @@ import numpy as np
 
 from tamis.errors import DataError
 from tamis.numerics.ragged import Ragged
-from tamis.numerics.ranks import levels, midranks
+from tamis.numerics.ranks import shares
 from tamis.pipelines.columns import Columns
 from tamis.recipe import Filter
 from tamis.scoring.transforms.columns import LEAST, code
@@ -40,15 +40,6 @@ def passes(rule: Filter, columns: Columns, standing: np.ndarray) -> np.ndarray:
             code(columns.values(name), name, f"filter on {rule.column}")[rows]
             for name in rule.within
         ]
-        shares = _shares(given if rule.lowest_percent is not None else -given, within)
-        passed[rows] &= np.round(shares * 100, 9) <= rule.percent
+        ranked, _ = shares(given if rule.lowest_percent is not None else -given, within, LEAST)
+        passed[rows] &= np.round(ranked * 100, 9) <= rule.percent
     return passed
-
-
-def _shares(values: np.ndarray, within: list[np.ndarray]) -> np.ndarray:
-    """The rank of each value over the number of rows of its cell: the rule of the scorer `rank`."""
-    found = np.zeros(len(values))
-    for cells, mine in levels(within, len(values), LEAST):
-        place, count = midranks(values, cells)
-        found[mine] = place[mine] / count[mine]
-    return found

@@ -31,6 +31,7 @@ from tamis.language.sample import stops
 from tamis.pipelines.context import Context
 from tamis.pipelines.pool import Snapshot, snapshot
 from tamis.pipelines.themes import coverage, tags, themes
+from tamis.pipelines.tune import left_in
 from tamis.recipe import Model
 from tamis.scoring.encoder import Encoder
 from tamis.scoring.text.lang import Lang
@@ -119,10 +120,7 @@ def tuned_from(base: Model, place: str) -> Model:
     found where `place` is what training left."""
     folder = Path(place)
     inner = folder / "model"
-    folder = inner if inner.is_dir() else folder
-    if (folder / "adapter_config.json").is_file():
-        return base.model_copy(update={"adapter": str(folder)})
-    return base.model_copy(update={"path": str(folder), "hub": None, "revision": None})
+    return left_in(inner if inner.is_dir() else folder, base)
 
 
 class _Drawing:
@@ -152,8 +150,7 @@ class _Drawing:
     def run(self) -> None:
         """Draw until there are enough, or nothing is new any more."""
         options = self._options
-        probe = self.tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-        before = self._models.base_nll(probe)
+        before = self._probed() if options.learning_rate > 0 else None
         with self._ctx.progress("draw texts", options.texts) as advance:
             for step, first in enumerate(range(0, options.texts, options.together)):
                 numbers = range(first, min(first + options.together, options.texts))
@@ -166,12 +163,17 @@ class _Drawing:
                         self.stopped = "nothing_new"
                         break
                     self._models.learn(self._start, batch)
-        grown = float(np.exp(self._models.base_nll(probe) - before))
+        grown = 1.0 if before is None else float(np.exp(self._probed() - before))
         if grown > _FORGOTTEN:
             self.warnings.append(
                 f"while it learnt, the base's perplexity of a plain sentence grew to {grown:.2f} "
                 "times: it forgets, and old themes may look new; lower the learning rate"
             )
+
+    def _probed(self) -> float:
+        """What the base pays for a sentence that is not of the data."""
+        ids = self.tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+        return self._models.base_nll(ids)
 
     def _batch(self, step: int, numbers: Sequence[int]) -> list[Drawn]:
         """Drawn now, or by a run that was killed."""

@@ -20,13 +20,12 @@ from tamis.pipelines import online, plan, rankings
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.context import Context
 from tamis.pipelines.rankings import Ranked
-from tamis.recipe import Model, Tune
+from tamis.recipe import Model
 from tamis.scoring import digit_prompt
 from tamis.scoring.digit_prompt import DigitPrompt
 from tamis.scoring.digits import expectation
 from tamis.scoring.evol import CARD, Axis
 from tamis.storage.artifact import Artifact, Maker
-from tamis.trainer import methods
 from tamis.trainer.data import Examples
 from tamis.trainer.tune import tune as train
 
@@ -76,7 +75,7 @@ def train_scorer(
             title="train-scorer",
             given=online.given(ctx, options.online),
         )
-        scorer = _scorer(base, options, maker.folder / tuning.MODEL, {axis: template})
+        scorer = _scorer(base, maker.folder / tuning.MODEL, {axis: template})
         facts = {name: report[name] for name in _FACTS}
         return {**facts, "axis": axis, **_tested(scorer, held, template, ctx)}
 
@@ -148,11 +147,9 @@ def _fingerprint(rows: Sequence[Ranked]) -> str:
     return blake2b(orjson.dumps([asdict(row) for row in rows]), digest_size=16).hexdigest()
 
 
-def _scorer(base: Model, options: Tune, folder: Path, templates: Mapping[str, str]) -> Model:
+def _scorer(base: Model, folder: Path, templates: Mapping[str, str]) -> Model:
     """The trained model, with its templates beside the weights."""
     temporary = folder / f".{CARD}.tmp"
     temporary.write_bytes(orjson.dumps(dict(templates), option=orjson.OPT_INDENT_2))
     temporary.replace(folder / CARD)
-    beside = methods.of(options).kind == "adapter"
-    place = {"adapter": str(folder)} if beside else {"path": str(folder), "hub": None}
-    return base.model_copy(update=place)
+    return tuning.left_in(folder, base)

@@ -141,3 +141,10 @@ def _needed(base: Model | None) -> Model:
     if base is None:
         raise RecipeError("tune needs a model: the name of an entry of models")
     return base
+
+
+def left_in(folder: Path, base: Model) -> Model:
+    """What training has left in a folder: an adapter on the base model, or weights of its own."""
+    if (folder / "adapter_config.json").is_file():
+        return base.model_copy(update={"adapter": str(folder)})
+    return base.model_copy(update={"path": str(folder), "hub": None, "revision": None})

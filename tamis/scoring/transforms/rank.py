@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tamis.numerics.ranks import levels, midranks
+from tamis.numerics.ranks import shares
 from tamis.scoring.base import Advance, PoolColumns, Rows
 from tamis.scoring.transforms.columns import codes, numbers, reasons
 from tamis.scoring.transforms.within import WithinCells
@@ -43,11 +43,7 @@ class Rank(WithinCells):
         some = np.flatnonzero(~np.isnan(given))
         within = [code[some] for code in codes(rows, self.within, self.name)]
         value = np.full(rows.n, np.nan)
-        coarser = 0
-        for depth, (cells, mine) in enumerate(levels(within, len(some), self.least)):
-            place, count = midranks(given[some], cells)
-            value[some[mine]] = place[mine] / count[mine]
-            coarser += int(mine.sum()) if depth else 0
+        value[some], coarser = shares(given[some], within, self.least)
         advance(rows.n)
         facts = {"rows_in_coarser_cells": coarser} if self.within else {}
         return PoolColumns({"value": value, "reason": reasons(np.isnan(given))}, facts=facts)
