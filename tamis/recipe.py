@@ -234,7 +234,6 @@ class Tune(_Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     noise: float = Field(0.0, ge=0, description="NEFTune's alpha: noise on the embeddings")
-    diagnostics: list[str] = Field(default_factory=list, description="extra columns of the log")
     save_every: int | None = Field(None, ge=1, description="steps; default a tenth of the run")
     evaluate_every: int | None = Field(
         None, ge=1, description="steps between looks at the held-out rows; the best model is kept"

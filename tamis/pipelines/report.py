@@ -27,7 +27,6 @@ _ABSENT = {
     "labels": "add a score with `scorer: clusters`, `tags` or another that gives labels",
     "training": "add `tune:`",
     "difference to random rows": "add `tune:` and `evaluate:`",
-    "comparison of methods": "run `tamis compare`",
     "refined answers": "add `refine:`",
     "what is new in this data": "run `tamis novelty`",
 }
@@ -123,7 +122,6 @@ def _absent(seen: Subject, data: page.ReportData) -> dict[str, str]:
         "labels": any(c.title.startswith("Labels") for c in data.coverage),
         "training": data.training,
         "difference to random rows": data.differences,
-        "comparison of methods": data.tables,
         "refined answers": data.refined,
         "what is new in this data": data.news,
     }

@@ -20,7 +20,6 @@ from tamis.report.parts import (
     Rejected,
     Sample,
     Stage,
-    Table,
     Theme,
     Training,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "ReportData",
     "Sample",
     "Stage",
-    "Table",
     "Theme",
     "Training",
     "render",

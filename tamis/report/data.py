@@ -20,7 +20,6 @@ from tamis.report.parts import (
     Rejected,
     Sample,
     Stage,
-    Table,
     Training,
 )
 
@@ -51,8 +50,6 @@ class ReportData:
     sampled: str = ""
     compared: Sequence[Compared] = ()
     differences: Mapping[str, Interval] = field(default_factory=dict)
-    tables: Sequence[Table] = ()
-    budgets: Sequence[Curve] = ()
     map: EmbeddingMap | None = None
     duplicates: Sequence[Duplicates] = ()
     coverage: Sequence[Coverage] = ()

@@ -102,7 +102,6 @@ def _contents(data: ReportData) -> list[tuple[str, str]]:
         (data.composition, "composition", "Sources"),
         (data.languages, "languages", "Languages"),
         (data.compared, "comparison", "Comparison"),
-        (data.tables, "compare-1", "Methods"),
         (data.kept or data.dropped, "rows", "Rows"),
         (data.rejected, "rejected", "Rejected"),
         (data.histograms, "signals", "Signals"),

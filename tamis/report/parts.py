@@ -236,13 +236,3 @@ class EmbeddingMap:
     texts: Sequence[str]
     how: str
     drawn: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table as texts; the first column names the row."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""

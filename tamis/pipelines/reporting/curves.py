@@ -153,8 +153,7 @@ def _facts(told: Mapping[str, Any]) -> dict[str, str]:
         facts["rows dropped"] = ", ".join(
             f"{n.replace('_', ' ')} {c:,}" for n, c in dropped.items()
         )
-    diagnostics = told.get("diagnostics") or {}
-    return facts | {n.replace("_", " "): _spelt(v) for n, v in diagnostics.items()}
+    return facts
 
 
 def _spelt(value: Any) -> str:
