@@ -47,12 +47,15 @@ def report(
     store: StoreOption = None,
     run: Annotated[str | None, typer.Option(help="Id of the run; default the last.")] = None,
     out: Annotated[str | None, typer.Option(help="Where to write the page.")] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="No text of the data, nor a name made of it.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the report of a run: one HTML page that opens from disk."""
     from tamis.pipelines.report import write
 
-    path = write(store or DEFAULT_STORE, run_id=run, out=out)
+    path = write(store or DEFAULT_STORE, run_id=run, out=out, texts=not no_text)
     if as_json:
         common.print_json({"report": str(path)})
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +124,19 @@ def test_the_page_of_the_run_and_of_a_named_one(done: Summary, tmp_path: Path) -
     assert "not JSON &lt;b&gt;" in text and done.keys["chosen/selection"] in text
     with pytest.raises(StoreError, match="no run 'x'"):
         reports.write(done.store, run_id="x")
+
+
+def test_no_text_of_the_data_stands_on_a_page_without_texts(done: Summary, tmp_path: Path) -> None:
+    pages = []
+    for name, flags in (("open.html", []), ("closed.html", ["--no-text"])):
+        path = tmp_path / name
+        given = ["--store", done.store, "--run", done.run_id, "--out", str(path), *flags]
+        program = [sys.executable, "-m", "tamis", "report", *given]
+        subprocess.run(program, check=True, capture_output=True, timeout=120)
+        pages.append(path.read_text(encoding="utf-8"))
+    for text in ("word word", ": say ", "not JSON"):
+        assert text in pages[0] and text not in pages[1]
+    assert "30" in pages[1] and "it was selected" in pages[1]
 
 
 def test_a_run_that_only_ingests_has_a_page(tmp_path: Path) -> None:
