@@ -233,6 +233,9 @@ class Tune(_Strict):
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU"
+    )
     noise: float = Field(0.0, ge=0, description="NEFTune's alpha: noise on the embeddings")
     save_every: int | None = Field(None, ge=1, description="steps; default a tenth of the run")
     evaluate_every: int | None = Field(

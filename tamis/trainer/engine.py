@@ -107,7 +107,7 @@ def build(
     """The trainer of a model whose forward is `loss.terms_forward`; checkpoints go to `folder`.
 
     Prints nothing and reports nowhere. float32 on a CPU, bfloat16 autocast over float32 weights on
-    a GPU.
+    a GPU, unless `options.precision` says which.
     """
     from transformers import TrainingArguments
     from transformers.trainer_callback import PrinterCallback
@@ -123,7 +123,7 @@ def build(
         max_grad_norm=options.max_grad_norm,
         **optimizers.arguments(options),
         # What is asked for the difference of two losses, bfloat16 would round away.
-        bf16=device == "cuda" and not method.steps_itself,
+        bf16=_halved(options, device) and not method.steps_itself,
         ddp_find_unused_parameters=True if method.rests else None,
         use_cpu=device == "cpu",
         seed=seed % 2**32,
@@ -156,6 +156,11 @@ def build(
     trainer.method, trainer.picking = method, picking
     trainer.objective, trainer.noise = dataset.objective, Noise(options.noise).upon(model)
     return trainer
+
+
+def _halved(options: Tune, device: str) -> bool:
+    """Whether matrices are multiplied in bfloat16."""
+    return options.precision == "bfloat16" or (options.precision == "auto" and device == "cuda")
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def check(options: Tune) -> Method:
             f"objective {objective.name} compares with the model as it came, which has no virtual "
             f"tokens: use it without method {method.name}"
         )
+    if options.precision == "bfloat16" and method.steps_itself:
+        raise RecipeError(
+            f"{method.name} works with differences of two losses, which bfloat16 rounds away: "
+            "leave tune.precision out"
+        )
     online.check(options)
     return method
 
