@@ -25,10 +25,12 @@ import yaml
 
 from evidence import pools
 from tamis import console, recipe
+from tamis.pipelines import evaluate as evaluating
 from tamis.pipelines import opened
 from tamis.pipelines import run as running
 from tamis.pipelines.evaluate import ROWS
 from tamis.storage import files
+from tamis.storage.artifact import Artifact
 
 HERE = Path(__file__).resolve().parent
 _PACKAGES = ("torch", "transformers")
@@ -123,7 +125,11 @@ def _score(setting: Setting, place: Place) -> None:
     """The signals that the cells of a setting share."""
     done = place.store(setting) / "scored"
     if not done.is_file():
-        running.run(_context(setting, place, ["seed=0"], {}), until="score")
+        # By contestant: rows of a target get the signals that a method compares.
+        for entry in setting.contestants.values():
+            if entry.get("scored", False):
+                ctx = _context(setting, place, [*entry["set"], "seed=0"], entry)
+                running.run(ctx, until="score")
         done.touch()
 
 
@@ -133,7 +139,7 @@ def _recipe(setting: Setting, place: Place) -> Path:
 
 def _context(setting: Setting, place: Place, given: list[str], entry: Mapping[str, Any]) -> Any:
     """The surroundings of a run: the recipe with its paths filled in and settings over it."""
-    where = {
+    where: dict[str, object] = {
         "sources.pool.path": place.pools / f"{entry.get('pool', setting.pool)}.parquet",
         "evaluate.path": place.pools / f"{setting.heldout}.parquet",
         "store": place.store(setting),
@@ -141,7 +147,9 @@ def _context(setting: Setting, place: Place, given: list[str], entry: Mapping[st
     if setting.target is not None and entry.get("target", True):
         where["target.path"] = place.pools / f"{setting.target}.parquet"
     if place.model is not None:
-        where["models.base.path"] = Path(place.model)
+        local = Path(place.model).is_dir()
+        where["models.base.path"] = place.model if local else "null"
+        where["models.base.hub"] = "null" if local else place.model
     over = [f"{name}={path}" for name, path in where.items()]
     loaded = recipe.load(_recipe(setting, place), [*over, *given])
     return running.context(loaded, say=console.say, progress=console.progress)
@@ -154,12 +162,11 @@ def _measured(cell: Cell, place: Place) -> dict[str, Any]:
     given = ["tuned=null", "scores=null", *entry.get("set", ()), f"seed={cell.seed}"]
     ctx = _context(cell.setting, place, given, entry)
     processor, start = time.process_time(), time.monotonic()
-    summary = running.run(ctx, until="evaluate")
+    summary = running.run(ctx, until="tune")
+    evaluation = _evaluated(ctx, summary)
     processor, seconds = time.process_time() - processor, time.monotonic() - start
-    found = pq.read_table(
-        ctx.store.get("evaluations", summary.keys["chosen/evaluation"]).path / ROWS
-    ).sort_by("id")
-    facts = summary.facts("evaluate")["chosen"]
+    found = pq.read_table(evaluation.path / ROWS).sort_by("id")
+    facts = evaluation.facts
     tuned = summary.facts("tune")["chosen"]
     return {
         "setting": cell.setting.name,
@@ -175,7 +182,10 @@ def _measured(cell: Cell, place: Place) -> dict[str, Any]:
         "online": tuned.get("online") and _times(tuned["online"]),
         "processor_seconds": round(processor, 1),
         "seconds": round(seconds, 1),
-        "stages": {o.stage: round(o.seconds, 1) for o in summary.outcomes},
+        "stages": {
+            **{o.stage: round(o.seconds, 1) for o in summary.outcomes},
+            "evaluate": round(facts["seconds"], 1),
+        },
         "cores": os.cpu_count(),
         "load": [round(x, 2) for x in os.getloadavg()],
         "versions": {
@@ -183,6 +193,13 @@ def _measured(cell: Cell, place: Place) -> dict[str, Any]:
             **{name: metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def _evaluated(ctx: Any, summary: running.Summary) -> Artifact:
+    """The evaluation of the tuned model; not of the untuned one, which knows nothing here."""
+    held = opened.heldout_rows(ctx, summary.keys, opened.columns(ctx, summary.keys))
+    tuned = ctx.store.get("models", summary.keys["chosen/model"])
+    return evaluating.evaluate(ctx, tuned, held, title="evaluate")[0]
 
 
 def _rows(found: pa.Table) -> dict[str, Any]:
@@ -211,9 +228,8 @@ def _kept(ctx: Any, summary: running.Summary, place: Place) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "tokens": selection.facts.get("total_tokens"),
-        "wrong": sum(row in wrong for row in rows)
-        if "noisy" in str(ctx.recipe.sources["pool"].path)
-        else 0,
+        # The other pools hold the same rows with right answers.
+        "wrong": sum(row in wrong for row in rows) if path.stem == "noisy" else 0,
         "families": {name: families.count(name) for name in sorted(set(families))},
     }
 

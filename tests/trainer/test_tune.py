@@ -219,6 +219,22 @@ def test_refusals(run: Any, tiny: Model) -> None:
         run("diverged", **FULL | {"learning_rate": 1e30}, max_grad_norm=1e30, warmup=0)
 
 
+def test_bfloat16_rounds_the_products_and_not_the_weights(run: Any, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    exact = run("exact", **FULL, precision="float32")
+    same = run("auto", **FULL)
+    rounded = run("rounded", **FULL, precision="bfloat16")
+    assert same["history"] == exact["history"]
+    first, other = (report["history"][0]["loss"] for report in (exact, rounded))
+    assert first != other
+    assert other == pytest.approx(first, rel=0.02)
+    weights = load_file(tmp_path / "rounded" / "model" / "model.safetensors")
+    assert {str(w.dtype) for w in weights.values()} == {"float32"}
+    with pytest.raises(RecipeError, match="mezo works with differences of two losses"):
+        run("zeroth", method="mezo", options={}, precision="bfloat16")
+
+
 def test_the_prompt_given_at_generation_is_the_one_trained_on(sums: Any, tokenizer: Any) -> None:
     for messages in sums:
         row = render(messages, None, tokenizer, prompt_style="chat")
