@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import tamis
-from tamis.commands import look, models, novelty, stages, training
+from tamis.commands import compare, look, models, novelty, stages, training
 from tamis.errors import TamisError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ for command in (
     training.tune,
     training.train_scorer,
     training.evaluate,
+    compare.compare,
     models.merge,
     models.soup,
     models.lines,

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -179,6 +180,12 @@ class Budget(_Strict):
             return "supervised tokens"
         return "rows" if self.tokens is None else "tokens"
 
+    @property
+    def limit(self) -> float:
+        """The number that was given, whatever its unit."""
+        given = (self.rows, self.percent, self.tokens, self.supervised_tokens)
+        return next(value for value in given if value is not None)
+
 
 class Select(_Strict):
     """Which method picks the subset, and how much of it."""
@@ -277,6 +284,69 @@ class Evaluate(_Strict):
     command: str | None = Field(None, description="own evaluator; {model} and {out} are replaced")
 
 
+# What every comparison holds its methods against, and so no method may be called.
+BASELINES = ("random", "stratified", "length", "full")
+
+
+class Contestant(_Strict):
+    """A method to compare, or a list of ids from elsewhere."""
+
+    method: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    filters: list[Filter] | None = Field(None, description="default: the filters of the recipe")
+    drop_duplicates: bool = Field(False, description="leave exact duplicates out of the pool")
+    ids: str | list[str] | None = Field(
+        None, description="ids in their order: a list, or a file with one a line"
+    )
+    by: str = Field("id", description="column of the pool whose values are listed")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Contestant:
+        if (self.method is None) == (self.ids is None):
+            raise ValueError("a method to compare needs exactly one of method and ids")
+        if self.ids is not None and self.options:
+            raise ValueError("a list of ids takes no options")
+        return self
+
+
+class Compare(_Strict):
+    """Many methods at equal budgets and several seeds, on the same held-out rows."""
+
+    methods: dict[Name, Contestant] = Field(min_length=1)
+    budgets: list[Budget] = Field(min_length=1, description="a plain number is tokens")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    jobs: int = Field(1, ge=1, description="cells under way at once, each in a process")
+    metric: str | None = Field(None, description="default exact_match, nll without generation")
+    better: Literal["higher", "lower"] | None = Field(
+        None, description="of a metric that evaluate.command writes"
+    )
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _numbers_are_tokens(cls, given: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        return [{"tokens": one} if type(one) is int else one for one in given]
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Compare:
+        taken = sorted(set(self.methods) & set(BASELINES))
+        if taken:
+            raise ValueError(f"{taken[0]} is compared always: give your method another name")
+        if any(budget.percent is not None for budget in self.budgets):
+            raise ValueError(
+                "budgets: per cents are of what filters leave, which differs; use tokens"
+            )
+        if len({budget.unit for budget in self.budgets}) > 1:
+            raise ValueError("budgets: all must be in one unit")
+        if any(budget.limit == 0 for budget in self.budgets):
+            raise ValueError("budgets: nothing can be trained on a budget of 0")
+        for name, given in (("seeds", self.seeds), ("budgets", self.budgets)):
+            if any(one in given[:i] for i, one in enumerate(given)):
+                raise ValueError(f"{name}: one is given twice")
+        return self
+
+
 class Engine(_Strict):
     """Where rows are scored. It changes no value and no id."""
 
@@ -314,6 +384,7 @@ class Recipe(_Strict):
     export: Export = Export(name=None, folder=None, shard_rows=50_000)
     tune: Tune | None = None
     evaluate: Evaluate | None = None
+    compare: Compare | None = None
 
 
 def options(kind: type, given: Mapping[str, Any], *, leave: Sequence[str] = ()) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tamis.errors import RecipeError
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
@@ -95,18 +97,9 @@ def refine(ctx: Context, keys: Keys) -> Outcome:
 def select(ctx: Context, keys: Keys) -> Outcome:
     """Pick the subset, and a random one of equal token budget when there is an evaluation."""
     start = time.monotonic()
-    choice = _needed(ctx.recipe.select)
     columns = opened.columns(ctx, keys)
     mask = heldout.mask(ctx.recipe, columns)
-    target = None
-    if "target" in keys:
-        target = Columns(ctx.store, opened.target(ctx, keys), columns.signals, ctx.say)
-    rounds = None
-    if plan.trains_between(choice):
-        rounds = Rounds(ctx, columns.pool, opened.heldout_rows(ctx, keys, columns))
-    chosen, old = selecting.select(
-        ctx, columns, choice, ctx.recipe.filters, mask, target=target, rounds=rounds
-    )
+    chosen, old = picked(ctx, keys, columns, mask)
     ctx.store.point("selections", "chosen", chosen.key)
     made = {"chosen/selection": chosen.key}
     facts = {"chosen": chosen.facts}
@@ -117,6 +110,20 @@ def select(ctx: Context, keys: Keys) -> Outcome:
         facts["baseline"] = baseline.facts
         reused += old
     return Outcome("select", made, reused, len(made) - reused, time.monotonic() - start, facts)
+
+
+def picked(ctx: Context, keys: Keys, columns: Columns, mask: np.ndarray) -> tuple[Artifact, bool]:
+    """The subset that the recipe's method picks, whatever the method needs beside the pool."""
+    choice = _needed(ctx.recipe.select)
+    target = None
+    if "target" in keys:
+        target = Columns(ctx.store, opened.target(ctx, keys), columns.signals, ctx.say)
+    rounds = None
+    if plan.trains_between(choice):
+        rounds = Rounds(ctx, columns.pool, opened.heldout_rows(ctx, keys, columns))
+    return selecting.select(
+        ctx, columns, choice, ctx.recipe.filters, mask, target=target, rounds=rounds
+    )
 
 
 def _random(chosen: Artifact) -> Select:

@@ -35,7 +35,7 @@ class Stratified:
 
     name: ClassVar[str] = "stratified"
     prefix: ClassVar[bool] = True
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         sentence="Picks at random, each kind of row in its share of the pool.",
         needs="the columns that tell kinds apart",
@@ -60,10 +60,11 @@ class Stratified:
         k = checks.budget(k, pool.n)
         stratum = self._strata(pool)
         sizes = np.bincount(stratum) if pool.n else np.zeros(0, dtype=np.int64)
+        # Drawn first: else the order would be that of a plain draw with the same seed.
+        start = rng.random(len(sizes))
         shuffled = rng.permutation(pool.n)
         order = shuffled[np.argsort(stratum[shuffled], kind="stable")]
         starts = np.cumsum(sizes) - sizes
-        start = rng.random(len(sizes))
         place = np.empty(pool.n)
         inside = np.arange(pool.n) - np.repeat(starts, sizes)
         place[order] = (inside + np.repeat(start, sizes)) / np.repeat(sizes, sizes)

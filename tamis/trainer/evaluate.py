@@ -45,7 +45,7 @@ METRICS = {
     "exact_match": ("match", "asked"),
     "stopped": ("stopped", "asked"),
 }
-_COMPARED = ("nll", "token_accuracy", "exact_match")
+COMPARED = ("nll", "token_accuracy", "exact_match")
 _TOKENS = {"cpu": 1024, "cuda": 32_768}
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -147,7 +147,7 @@ def difference(a: pa.Table, b: pa.Table, *, resamples: int, seed: int) -> dict[s
     if not a["id"].equals(b["id"]):
         raise DataError("the two evaluations are of different rows: evaluate both on the same file")
     out = {}
-    for name in _COMPARED:
+    for name in COMPARED:
         (top_a, bottom_a), (top_b, bottom_b) = figure_terms(a, name), figure_terms(b, name)
         if bottom_a.sum() and bottom_b.sum():
             rng = np.random.default_rng(seed)

@@ -1,0 +1,90 @@
+"""What spoils a comparison, in words: unequal training, too few seeds, figures without rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tamis.pipelines.comparing.cells import FULL, RANDOM, languages
+from tamis.recipe import Recipe
+
+# Fewer seeds than this leave the spread between seeds to luck.
+ENOUGH_SEEDS = 3
+# Differences from random in tokens and steps above this share are told.
+UNEQUAL = 0.05
+_NAMES = {"tokens": "tokens selected", "tokens_trained": "tokens trained on", "steps": "steps"}
+
+
+def spoilers(recipe: Recipe, told: dict[str, Any]) -> list[dict[str, str]]:
+    """The warnings that the document of a comparison calls for: `kind` and `text`."""
+    found = [*_seeds(told), *_unequal(told["lines"]), *_full(told["lines"])]
+    if told["heldout_rows"] is None:
+        found.append(
+            _warning(
+                "rows",
+                "evaluate.command gives no figures of single rows: intervals hold the spread "
+                "between seeds alone, and winners are named and reported on the same figures",
+            )
+        )
+    if recipe.tune is not None and recipe.tune.evaluate_every is not None:
+        found.append(
+            _warning(
+                "heldout",
+                "tune.evaluate_every keeps the best model on the held-out rows: the figures of all "
+                "methods are better than they would be on new rows",
+            )
+        )
+    if not languages(recipe):
+        found.append(
+            _warning(
+                "language",
+                "no score tells languages, so stratified draws by source and length; add a score "
+                "with `scorer: lang` where the pool has several",
+            )
+        )
+    return found
+
+
+def _seeds(told: dict[str, Any]) -> list[dict[str, str]]:
+    count = len(told["seeds"])
+    if count >= ENOUGH_SEEDS:
+        return []
+    spread = "the spread between seeds is not known" if count == 1 else "the spread is a guess"
+    text = f"{count} seed{'s' * (count > 1)}, fewer than {ENOUGH_SEEDS}: {spread}"
+    return [_warning("seeds", text)]
+
+
+def _unequal(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """One warning a budget and quantity, naming the methods that differ from random."""
+    found = []
+    for random in (line for line in lines if line["method"] == RANDOM):
+        same = [line for line in lines if line["budget"] == random["budget"]]
+        for name, words in _NAMES.items():
+            want = random[name]
+            off = [x for x in same if want and x[name] and abs(x[name] / want - 1) > UNEQUAL]
+            if off:
+                told = ", ".join(f"{x['method']} {x[name]:,.0f}" for x in off)
+                size = random["budget"]
+                text = f"at {size['size']:,} {size['unit']}: {told}, random {want:,.0f}"
+                found.append(_warning(name, f"unequal {words} {text}"))
+    return found
+
+
+def _full(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The full pool trains longer unless tune.max_steps says otherwise."""
+    full = next(line for line in lines if line["method"] == FULL)
+    random = max(
+        (line for line in lines if line["method"] == RANDOM), key=lambda x: x["budget"]["size"]
+    )
+    for name, words in (("steps", "steps"), ("tokens", "tokens")):
+        if full[name] and random[name]:
+            times = full[name] / random[name]
+            if times <= 1 + UNEQUAL:
+                return []
+            text = f"the full pool trains on {times:.1f} times the {words} of the largest budget: "
+            return [_warning("full", f"{text}it is a reference and cannot win")]
+    return []
+
+
+def _warning(kind: str, text: str) -> dict[str, str]:
+    return {"kind": kind, "text": text}
