@@ -75,7 +75,7 @@ class Model(_Strict):
 
     path: str | None = Field(None, description="a local folder")
     hub: str | None = Field(None, description="a hub id")
-    endpoint: Endpoint | None = Field(None, description="a server, for judge and llm_tags")
+    endpoint: Endpoint | None = Field(None, description="a server, for what asks in words")
     revision: str | None = Field(None, description="commit of the hub id")
     adapter: str | None = Field(None, description="a PEFT adapter folder on top")
     prompt_style: Literal["chat", "plain"]

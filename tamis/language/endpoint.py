@@ -20,11 +20,14 @@ FAILED = "no_reply_from_endpoint"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 # So many failures one after the other are the server's, not the rows'.
 IN_A_ROW = 5
+# Likely tokens asked for in each place: what servers offer.
+TOP = 20
 # Tokens a chat template may add to a message, for the cap.
 _PER_MESSAGE = 16
 _AGAIN = frozenset({408, 409, 425, 429})
 _WRONG = frozenset({401, 403, 404, 405})
 
+# A text, or messages with role and content.
 Prompt = str | Sequence[Mapping[str, str]]
 
 
@@ -59,6 +62,16 @@ def identity(model: Model) -> dict[str, Any]:
     return {**place, "prompt_style": model.prompt_style}
 
 
+def turns(prompt: Prompt) -> list[Mapping[str, str]]:
+    """A prompt as messages."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def plain(prompt: Prompt, cue: str = "") -> str:
+    """A prompt as one text, the messages joined by blank lines; `cue` is what it ends with."""
+    return "\n\n".join([*(turn["content"] for turn in turns(prompt)), *([cue] if cue else [])])
+
+
 class Client:
     """Asks one server. `paid_requests` and `paid_tokens` count what did not come from the cache."""
 
@@ -80,19 +93,22 @@ class Client:
         prompts: Sequence[Prompt],
         *,
         max_tokens: int,
-        logprobs: int = 0,
+        among: Sequence[str] = (),
+        cue: str = "",
         done: Callable[[int], None] | None = None,
     ) -> list[Reply | NoReply]:
         """The replies in the order of the prompts, at temperature 0.
 
-        A prompt is text, or messages with role and content. `logprobs` is how many likely tokens to
-        tell in each place. Each reply is kept on disk as it comes, and a request that was answered
-        once is not sent again. 429, 5xx, timeouts and unreadable replies are repeated with growing
-        waits (`Retry-After` is obeyed); what still fails is a `NoReply`, as is a request the server
-        refuses. Raises `SpendCap` before a request that could pass a cap, `TamisError` for a wrong
-        key or address and after five failures one after the other. `done` is told of each reply.
+        A prompt is text, or messages with role and content. `among` are tokens whose probabilities
+        are wanted: then the server tells the 20 likeliest in each place. `cue` is what a prompt in
+        plain style ends with. Each reply is kept on disk as it comes, and a request that was
+        answered once is not sent again. 429, 5xx, timeouts and unreadable replies are repeated with
+        growing waits (`Retry-After` is obeyed); what still fails is a `NoReply`, as is a request
+        the server refuses. Raises `SpendCap` before a request that could pass a cap, `TamisError`
+        for a wrong key or address and after five failures one after the other. `done` is told of
+        each reply.
         """
-        bodies = [self._body(prompt, max_tokens, logprobs) for prompt in prompts]
+        bodies = [self._body(prompt, max_tokens, TOP if among else 0, cue) for prompt in prompts]
         self._stopped.clear()
         _ = self._http  # made once, before threads ask for it
 
@@ -117,15 +133,18 @@ class Client:
                 _cancel(futures)
         return _results(futures)
 
-    def _body(self, prompt: Prompt, max_tokens: int, logprobs: int) -> dict[str, Any]:
+    def excess(self, prompt: Prompt, max_tokens: int, cue: str) -> int:
+        """0: the tokenizer is the server's, and what it cannot take it refuses."""
+        return 0
+
+    def _body(self, prompt: Prompt, max_tokens: int, logprobs: int, cue: str) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.endpoint.model, "max_tokens": max_tokens}
         body["temperature"] = 0
+        told: dict[str, Any] = {"logprobs": logprobs} if logprobs else {}
         if not self._chat:
-            text = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
-            return body | {"prompt": text} | ({"logprobs": logprobs} if logprobs else {})
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+            return body | {"prompt": plain(prompt, cue)} | told
         told = {"logprobs": True, "top_logprobs": logprobs} if logprobs else {}
-        return body | {"messages": turns} | told
+        return body | {"messages": turns(prompt)} | told
 
     def _answered(self, body: dict[str, Any]) -> Reply | NoReply:
         key = self._replies.key(self._url, body)
@@ -271,8 +290,8 @@ def _results(futures: Sequence[Future[Reply | NoReply]]) -> list[Reply | NoReply
 
 def _most_tokens(body: Mapping[str, Any]) -> int:
     """No token is shorter than a byte."""
-    turns = body.get("messages") or [{"content": body.get("prompt", "")}]
-    size = sum(len(turn["content"].encode()) + _PER_MESSAGE for turn in turns)
+    said = body.get("messages") or [{"content": body.get("prompt", "")}]
+    size = sum(len(turn["content"].encode()) + _PER_MESSAGE for turn in said)
     return size + int(body["max_tokens"])
 
 

@@ -15,6 +15,7 @@ from tamis.language.batch import batches
 from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import CONFIG, TOKENIZER, WEIGHTS, quiet
 from tamis.language.parallel import spread
+from tamis.language.windows import Windows, windows
 from tamis.numerics.device import resolve
 
 _BUDGET = {"cpu": 2048, "cuda": 65_536}
@@ -47,16 +48,34 @@ class Entailment:
         self._contradiction  # noqa: B018
 
     def contradicted(self, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-        """P(contradiction) of (premise, hypothesis), float64 (n,), and whether a pair was cut.
+        """P(contradiction) of (premise, hypothesis), float64 (n,), and the share of the tokens of
+        each pair that was not read, float64 (n,).
 
-        Softmax in float32. Equal pairs run once, sorted by length; pairs longer than the model
-        reads lose the end of their longer text.
+        Softmax in float32. Equal pairs run once, sorted by length. Pairs longer than the model
+        reads are compared in windows (see `windows`), and the largest probability is theirs: one
+        sentence that contradicts another is enough.
         """
         distinct = list(dict.fromkeys(pairs))
-        lengths = self._lengths(distinct)
-        limit = self._limit
-        cut = batches(np.minimum(lengths, limit), _BUDGET[resolve(self.device)])
-        groups = list(cut)
+        read = [Windows([pair], 0.0) for pair in distinct]
+        for i in np.flatnonzero(self._lengths(distinct) > self._limit).tolist():
+            read[i] = windows(*distinct[i], self._limit - self._special, self._count)
+        parts = [part for found in read for part in found.pairs]
+        starts = np.cumsum([0, *(len(found.pairs) for found in read)])[:-1]
+        values, over = self._probabilities(parts)
+        cut = np.array([found.cut for found in read])
+        if len(distinct):
+            values = np.maximum.reduceat(values, starts)
+            cut = np.maximum(cut, np.maximum.reduceat(over, starts))
+        at = {pair: i for i, pair in enumerate(distinct)}
+        place = np.array([at[pair] for pair in pairs], dtype=np.int64)
+        return values[place], cut[place]
+
+    def _probabilities(self, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        """P(contradiction) of pairs that fit, (m,), and the share of each that did not after all:
+        of windows that take more tokens together than apart."""
+        distinct = list(dict.fromkeys(pairs))
+        lengths, limit = self._lengths(distinct), self._limit
+        groups = list(batches(np.minimum(lengths, limit), _BUDGET[resolve(self.device)]))
         found = np.zeros(len(distinct))
         if groups:
             self._loaded  # noqa: B018 - once, before the threads ask for it
@@ -64,9 +83,10 @@ class Entailment:
             results = run(lambda rows: self._classify([distinct[i] for i in rows]), groups)
             for rows, values in zip(groups, results, strict=True):
                 found[rows] = values
+        over = np.maximum(0, lengths - limit) / np.maximum(1, lengths)
         at = {pair: i for i, pair in enumerate(distinct)}
         place = np.array([at[pair] for pair in pairs], dtype=np.int64)
-        return found[place], (lengths > limit)[place]
+        return found[place], over[place]
 
     def _classify(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         import torch
@@ -90,6 +110,15 @@ class Entailment:
             return np.zeros(0, dtype=np.int64)
         coded = self._loaded[0]([a for a, _ in pairs], [b for _, b in pairs], verbose=False)
         return np.array([len(ids) for ids in coded["input_ids"]], dtype=np.int64)
+
+    def _count(self, texts: Sequence[str]) -> np.ndarray:
+        coded = self._loaded[0](list(texts), add_special_tokens=False, verbose=False)
+        return np.array([len(ids) for ids in coded["input_ids"]], dtype=np.int64)
+
+    @cached_property
+    def _special(self) -> int:
+        """Special tokens of a pair."""
+        return int(self._loaded[0].num_special_tokens_to_add(pair=True))
 
     @cached_property
     def _limit(self) -> int:

@@ -97,7 +97,7 @@ def _examples(rows: Sequence[Ranked], prompt: DigitPrompt) -> Examples:
         found, cut = prompt.ids(row.instruction, row.response)
         if found is None:
             continue
-        truncated += cut
+        truncated += cut > 0
         ids.append(np.array([*found, prompt.digits[row.digit - 1]], dtype=np.int32))
         labelled.append(np.arange(len(found) + 1) == len(found))
         kept.append(str(number))

@@ -59,8 +59,8 @@ class DigitPrompt:
             )
         return last
 
-    def ids(self, instruction: str, response: str) -> tuple[list[int] | None, bool]:
-        """The ids up to the place of the digit, and whether texts were cut to fit.
+    def ids(self, instruction: str, response: str) -> tuple[list[int] | None, float]:
+        """The ids up to the place of the digit, and the share of the texts' tokens cut to fit.
 
         Texts lose their middle, keeping beginning and end; the template stays whole. None when
         they do not fit even so.
@@ -68,7 +68,7 @@ class DigitPrompt:
         texts = {"instruction": instruction, "response": response}
         found = self._coded(texts)
         if len(found) <= self.limit:
-            return found, False
+            return found, 0.0
         names = sorted(set(fields(self.template)))
         parts = [self.tokenizer.encode(texts[n], add_special_tokens=False) for n in names]
         room = self.limit - len(self._coded(dict.fromkeys(texts, "")))
@@ -81,10 +81,10 @@ class DigitPrompt:
             }
             found = self._coded(texts | cut)
             if len(found) <= self.limit:
-                return found, True
+                return found, float(1 - share.sum() / sum(map(len, parts)))
             # Joined texts may take more tokens than they had apart.
             room -= len(found) - self.limit
-        return None, True
+        return None, 1.0
 
     def _coded(self, texts: dict[str, str]) -> list[int]:
         coded: list[int] = self.tokenizer.encode(filled(self.template, texts) + "1", verbose=False)

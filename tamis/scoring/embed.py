@@ -28,7 +28,7 @@ class Embed:
     said. The default view `all` is prompt and answer, as in k-means quality (arXiv 2409.11378);
     CodeACT embeds the question (`user`). `normalise` scales the vectors to length 1. `context` adds
     system prompts, tools and their results to the text. Texts longer than the encoder's limit are
-    cut at its end and flagged.
+    cut at its end, and `cut` tells how much.
     """
 
     model: Model | str | None
@@ -38,15 +38,15 @@ class Embed:
     context: bool = False
 
     name: ClassVar[str] = "embed"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Places every row as a point, near to rows of like meaning.",
         "needs": "a sentence encoder, or the extra offline",
         "cost": "10 to 40 minutes per 100k rows with MiniLM on two CPU cores; 150 MB on disk",
-        "avoid": "for texts far longer than the encoder reads (MiniLM: 256 tokens): see truncated",
+        "avoid": "for texts far longer than the encoder reads (MiniLM: 256 tokens): see cut",
     }
     encoder: ClassVar[bool] = True
-    fields = ("vector", "truncated", "reason")
+    fields = ("vector", "cut", "reason")
 
     def identity(self) -> Mapping[str, Any]:
         """The encoder by content, the text it reads, and the scaling."""
@@ -67,7 +67,8 @@ class Embed:
         return self._encoder.warnings
 
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> Columns:
-        """`vector` float32 (n, d), NaN where the view has no text; `truncated` bool; `reason`.
+        """`vector` float32 (n, d), NaN where the view has no text; `cut`, the share of
+        the text's tokens that was not read; `reason`.
 
         Equal texts of a batch get equal vectors. With other rows around it a vector differs by
         rounding, about 1e-7.
@@ -88,7 +89,8 @@ class Embed:
         empty = np.array([not t for t in texts], dtype=bool)
         reason = np.full(len(texts), None, dtype=object)
         reason[empty] = NO_TEXT
-        return {"vector": vectors[place], "truncated": cut[place], "reason": reason}
+        share = np.where(empty, np.nan, cut[place])
+        return {"vector": vectors[place], "cut": share, "reason": reason}
 
     @cached_property
     def _encoder(self) -> Encoder:

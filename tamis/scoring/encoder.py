@@ -80,7 +80,7 @@ class Encoder:
     def encode(
         self, texts: Sequence[str], *, normalise: bool = True, done: Done | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors float32 (n, d), NaN for an empty text, and whether each text was cut, bool (n,).
+        """Vectors float32 (n, d), NaN for an empty text, and the share of each that was cut off.
 
         Texts run sorted by length in batches bounded by padded tokens, on a CPU one batch a core.
         With other texts around it a vector differs by rounding, about 1e-7; the number of threads
@@ -111,7 +111,7 @@ class Encoder:
                     done(group)
         if done is not None and len(some) < len(texts):
             done(np.setdiff1d(np.arange(len(texts)), some))
-        return vectors, lengths > limit
+        return vectors, np.maximum(0, lengths - limit) / np.maximum(1, lengths)
 
     @cached_property
     def _loaded(self) -> Any:

@@ -42,8 +42,6 @@ NO_ROOM = "template_does_not_fit"
 NO_DIGIT = "no_digit"
 # Below this probability of all six digits together, the model was about to say something else.
 LEAST_MASS = 0.01
-# Likely tokens asked of a server: what they offer, and room for all six digits.
-TOP = 20
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class Evol:
 
     `axes` says what the model can judge; `complexity` and `quality` are its templates with
     {instruction} and {response}, and must be the ones it was trained with, byte for byte. No system
-    prompt, no chat template, no earlier turns. Texts that do not fit are cut in the middle and the
-    row is flagged. `total` is the sum over turns of the product over axes, `mean` that by the
+    prompt, no chat template, no earlier turns. Texts that do not fit are cut in the middle, and
+    `cut` tells how much. `total` is the sum over turns of the product over axes, `mean` that by the
     number of turns.
 
     Source: Liu et al., "What Makes Good Data for Alignment?", 2024 (arXiv 2312.15685). Differs from
@@ -68,14 +66,14 @@ class Evol:
     quality: str = QUALITY
 
     name: ClassVar[str] = "evol"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How complex each instruction and how good each response is, from 1 to 6.",
         "needs": "a causal language model trained to say that digit: see tamis train-scorer",
         "cost": "one forward pass a turn and axis, about twice nll",
         "avoid": "with a model that was not trained for it: it answers around 3.5 to anything",
     }
-    fields = ("complexity", "quality", "total", "mean", "mass", "truncated", "reason")
+    fields = ("complexity", "quality", "total", "mean", "mass", "cut", "reason")
 
     def identity(self) -> Mapping[str, Any]:
         """The model and the templates in use."""
@@ -122,17 +120,17 @@ class Evol:
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> Columns:
         """`complexity` and `quality`, a list of one float a turn, NaN where there is none; `total`
         and `mean`, NaN with a `reason` when a turn has none; `mass`, the least probability of all
-        digits together in a turn; `truncated`, a text was cut."""
+        digits together in a turn; `cut`, the largest share of a turn's texts that did not fit."""
         rows = [pairs(m) for m in samples.decode_messages(batch.column("messages"))]
         n = len(rows)
-        truncated, reason = np.zeros(n, dtype=bool), np.full(n, None, dtype=object)
+        cut, reason = np.zeros(n), np.full(n, None, dtype=object)
         reason[[not turns for turns in rows]] = NO_INSTRUCTION
         work = [a for i, turns in enumerate(rows) for a in self._asked(i, turns)]
         if self.model.endpoint is not None:
             logprobs = self._served(work, reason)
             advance(n)
         else:
-            logprobs = self._local(work, truncated, reason, _counted(work, n, advance))
+            logprobs = self._local(work, cut, reason, _counted(work, n, advance))
         values = {axis: [[np.nan] * max(1, len(turns)) for turns in rows] for axis in AXES}
         mass = np.full(n, np.inf)
         found, masses = expectation(logprobs), np.exp(logprobs).sum(axis=1)
@@ -152,7 +150,7 @@ class Evol:
             "total": total,
             "mean": total / turns,
             "mass": mass,
-            "truncated": truncated,
+            "cut": cut,
             "reason": reason,
         }
 
@@ -161,14 +159,14 @@ class Evol:
         return [_Asked(row, t, axis, *texts) for t, texts in enumerate(turns) for axis in axes]
 
     def _local(
-        self, work: Sequence[_Asked], truncated: np.ndarray, reason: np.ndarray, done: Done
+        self, work: Sequence[_Asked], cut: np.ndarray, reason: np.ndarray, done: Done
     ) -> np.ndarray:
         """Log-probabilities (m, 6) of the digits by the weights here; NaN where nothing fits."""
         prompts, tokens, fits = [], [], []
         for k, asked in enumerate(work):
             prompt = self._templates[asked.axis]
-            ids, cut = prompt.ids(asked.instruction, asked.response)
-            truncated[asked.row] |= cut
+            ids, share = prompt.ids(asked.instruction, asked.response)
+            cut[asked.row] = max(cut[asked.row], share)
             if ids is None:
                 reason[asked.row] = NO_ROOM
                 continue
@@ -191,15 +189,16 @@ class Evol:
             )
             for asked in work
         ]
+        numbers = [str(d + 1) for d in range(DIGITS)]
         logprobs = np.full((len(work), DIGITS), np.nan)
-        for k, reply in enumerate(self._client.ask(texts, max_tokens=1, logprobs=TOP)):
+        for k, reply in enumerate(self._client.ask(texts, max_tokens=1, among=numbers)):
             if not isinstance(reply, Reply):
                 reason[work[k].row] = reply.reason
             elif reply.tokens:
                 told = reply.tokens[0][1]
-                for d in range(DIGITS):
+                for d, number in enumerate(numbers):
                     # Some tokenizers join the space before a digit to it.
-                    same = [p for token, p in told.items() if token.strip() == str(d + 1)]
+                    same = [p for token, p in told.items() if token.strip() == number]
                     if same:
                         logprobs[k, d] = np.logaddexp.reduce(same)
         return logprobs

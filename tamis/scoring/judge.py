@@ -1,4 +1,4 @@
-"""A grade that a served model gives each row by a rubric of the user's."""
+"""A grade that a model gives each row by a rubric of the user's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from tamis import samples
 from tamis.errors import RecipeError
-from tamis.language import endpoint
-from tamis.language.endpoint import Client
+from tamis.language import asking
+from tamis.language.asking import Asker
+from tamis.language.endpoint import Prompt
 from tamis.language.replies import Reply
 from tamis.recipe import Model
-from tamis.scoring.asked import conversation, shortened
+from tamis.scoring.asked import conversation, fitted
 from tamis.scoring.base import Advance, Columns
 
 RUBRIC = (
@@ -30,18 +31,21 @@ TASK = (
 )
 NO_ANSWER = "no_answer"
 UNREADABLE = "no_grade_in_reply"
-# Likely tokens asked for: what servers offer, and room for digits with a space before them.
-TOP = 20
+# What a prompt in plain style ends with.
+CUE = "Grade:"
+_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class Judge:
     """Ask for a whole number from 1 to `highest` by the `rubric`; the grade is a float.
 
-    Where the server tells the likely tokens and every number is among them, `value` is the
-    expected number (`how` = `logprobs`); else the number in the text (`parsed`), and none where it
-    names none or several. Conversations longer than `max_chars` lose their middle and are flagged.
-    One request a row, at temperature 0.
+    Where the probabilities of all these numbers are known, `value` is the expected number (`how` =
+    `logprobs`): always of a model whose weights are here and that is about to say a number, and of
+    a served one that tells them among its likely tokens. Else it is the number in the text
+    (`parsed`), and none where it names none or several. Conversations longer than `max_chars`, or
+    than the model reads, lose their middle; `cut` is the share of it. Cost: one forward pass a row,
+    eight tokens of decoding where no number is likely, or one request at temperature 0.
 
     It is a model's opinion with the biases of such (length, position, its own style), and no EVOL
     score: that needs a model trained for it.
@@ -54,59 +58,82 @@ class Judge:
     max_chars: int = 12_000
 
     name: ClassVar[str] = "judge"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
-        "sentence": "A grade by your rubric, from a language model behind a server.",
-        "needs": "a model with an endpoint (OpenAI-compatible: vLLM and the like)",
-        "cost": "one request a row; minutes to hours per 100k rows, and money where it is charged",
+        "sentence": "A grade by your rubric, from a language model here or behind a server.",
+        "needs": "a causal language model, or one with an endpoint (OpenAI-compatible: vLLM)",
+        "cost": "one forward pass or request a row; minutes to hours per 100k rows",
         "avoid": "as the only signal: judges like long answers and their own style",
     }
-    fields = ("value", "how", "truncated", "reason")
+    fields = ("value", "how", "cut", "reason")
 
     def identity(self) -> Mapping[str, Any]:
-        """The server's model, the rubric and the cut."""
+        """The model, the rubric and the cut."""
         given = {"rubric": self.rubric, "highest": self.highest, "max_chars": self.max_chars}
-        return {**endpoint.identity(self.model), **given, "task": TASK}
+        return {**asking.identity(self.model), **given, "task": TASK, "cue": CUE}
 
     def check(self) -> None:
-        """Raise if there is no endpoint, its key is not set, or an option is out of range."""
-        endpoint.check(self.model, self.name)
+        """Raise if the model or the key of its endpoint is missing, or an option is out of
+        range."""
+        asking.check(self.model, self.name, _TOKENS)
         if not 2 <= self.highest <= 9 or self.max_chars < 100 or not self.rubric.strip():
             raise RecipeError("judge needs a rubric, highest from 2 to 9 and max_chars >= 100")
 
     @property
     def warnings(self) -> list[str]:
-        """None."""
-        return []
+        """That the model names no grade."""
+        asked, graded = self._tally
+        if graded >= asked / 2:
+            return []
+        return [
+            f"judge: {asked - graded} of {asked} replies of {self.model.location} name no grade, "
+            "so the value is null; check prompt_style and the rubric, or take another model"
+        ]
 
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> Columns:
         """`value` float64 from 1 to `highest`, NaN with a `reason`; `how` it was read."""
         n = len(batch)
-        value, truncated = np.full(n, np.nan), np.zeros(n, dtype=bool)
+        value, cut = np.full(n, np.nan), np.full(n, np.nan)
         how, reason = np.full(n, None, dtype=object), np.full(n, None, dtype=object)
         prompts, rows = [], []
         for i, messages in enumerate(samples.decode_messages(batch.column("messages"))):
             if not samples.answers(messages):
                 reason[i] = NO_ANSWER
                 continue
-            text, truncated[i] = shortened(conversation(messages), self.max_chars)
-            task = TASK.format(rubric=self.rubric, highest=self.highest)
-            turns = ({"role": "system", "content": task}, {"role": "user", "content": text})
-            prompts.append(turns)
+            prompt, cut[i] = fitted(
+                self._asker,
+                self._asked,
+                conversation(messages),
+                max_chars=self.max_chars,
+                max_tokens=_TOKENS,
+                cue=CUE,
+            )
+            prompts.append(prompt)
             rows.append(i)
         advance(n - len(rows))
-        replies = self._client.ask(prompts, max_tokens=8, logprobs=TOP, done=advance)
+        numbers = [str(k) for k in range(1, self.highest + 1)]
+        replies = self._asker.ask(prompts, max_tokens=_TOKENS, among=numbers, cue=CUE, done=advance)
         for i, reply in zip(rows, replies, strict=True):
             if isinstance(reply, Reply):
                 value[i], how[i] = grade(reply, self.highest)
                 reason[i] = None if how[i] else UNREADABLE
             else:
                 reason[i] = reply.reason
-        return {"value": value, "how": how, "truncated": truncated, "reason": reason}
+        self._tally[:] += len(rows), sum(h is not None for h in how)
+        return {"value": value, "how": how, "cut": cut, "reason": reason}
+
+    def _asked(self, text: str) -> Prompt:
+        task = TASK.format(rubric=self.rubric, highest=self.highest)
+        return ({"role": "system", "content": task}, {"role": "user", "content": text})
 
     @cached_property
-    def _client(self) -> Client:
-        return Client(self.model)
+    def _asker(self) -> Asker:
+        return asking.opened(self.model, self.device)
+
+    @cached_property
+    def _tally(self) -> np.ndarray:
+        """Rows that were asked about, and those that got a grade."""
+        return np.zeros(2, dtype=np.int64)
 
 
 def grade(reply: Reply, highest: int) -> tuple[float, str | None]:

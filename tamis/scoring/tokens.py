@@ -32,14 +32,14 @@ class Tokens:
     max_length: int | None = None
 
     name: ClassVar[str] = "tokens"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Counts the tokens a row costs in training, and those that are learnt.",
         "needs": "the tokenizer of the model that will be tuned",
         "cost": "about a minute per 100k rows of 250 tokens on one CPU core",
         "avoid": "never: budgets in tokens need it",
     }
-    fields = ("total", "supervised", "truncated", "reason")
+    fields = ("total", "supervised", "cut", "reason")
 
     def identity(self) -> Mapping[str, Any]:
         """The tokenizer, the prompt style and the cut-off; the weights do not matter."""
@@ -68,10 +68,11 @@ class Tokens:
         return load.load_tokenizer(self.model)
 
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> Columns:
-        """`total`, `supervised` float64, NaN with a `reason`; `truncated` bool: tokens were cut."""
+        """`total`, `supervised` float64, NaN with a `reason`; `cut`: the share of a row's
+        tokens behind the cut-off."""
         limit, n = load.max_length(self._cut), len(batch)
         total, supervised = np.full(n, np.nan), np.full(n, np.nan)
-        truncated, reason = np.zeros(n, dtype=bool), np.full(n, None, dtype=object)
+        share, reason = np.full(n, np.nan), np.full(n, None, dtype=object)
         rows = samples.decode_messages(batch.column("messages"))
         tools = samples.decode_tools(batch.column("tools"))
         for i, (messages, offered) in enumerate(zip(rows, tools, strict=True)):
@@ -85,6 +86,6 @@ class Tokens:
             parts = [cut(part, limit) for part in whole]
             total[i] = sum(len(kept.ids) for kept, _ in parts)
             supervised[i] = sum(sum(kept.labelled[1:]) for kept, _ in parts)
-            truncated[i] = any(was_cut for _, was_cut in parts)
+            share[i] = 1 - total[i] / max(1, sum(len(part.ids) for part in whole))
         advance(n)
-        return {"total": total, "supervised": supervised, "truncated": truncated, "reason": reason}
+        return {"total": total, "supervised": supervised, "cut": share, "reason": reason}

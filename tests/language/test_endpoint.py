@@ -48,14 +48,14 @@ def test_replies_are_in_order_and_at_most_so_many_at_once(serve: Serve) -> None:
 @pytest.mark.parametrize("style", ["chat", "plain"])
 def test_likely_tokens_of_both_kinds(serve: Serve, style: str) -> None:
     url = serve(reply=["3"], top={"3": -0.1, " 4": -2.5})
-    (reply,) = client(url, style).ask(["q"], max_tokens=1, logprobs=5)
+    (reply,) = client(url, style).ask(["q"], max_tokens=1, among=["a"])
     assert isinstance(reply, Reply)
     assert reply.text == "3" and reply.tokens == (("3", {"3": -0.1, " 4": -2.5}),)
     request = seen(url)["requests"][0]
     if style == "plain":
         assert request["path"] == "/v1/completions" and request["body"]["prompt"] == "q"
     else:
-        assert request["body"]["top_logprobs"] == 5 and request["body"]["logprobs"] is True
+        assert request["body"]["top_logprobs"] == 20 and request["body"]["logprobs"] is True
     (plain,) = client(url, style).ask(["q"], max_tokens=1)
     assert isinstance(plain, Reply) and plain.tokens == ()
 

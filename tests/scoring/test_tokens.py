@@ -11,7 +11,7 @@ from tamis.scoring import registry
 from tamis.scoring.tokens import Tokens
 
 
-def test_total_supervised_truncated(
+def test_total_supervised_cut(
     tiny_lm: Callable[..., Path], batch: Callable[..., pa.RecordBatch], pair: Callable
 ) -> None:
     model = Model(path=str(tiny_lm()), prompt_style="chat")
@@ -21,7 +21,8 @@ def test_total_supervised_truncated(
     # <|user|> abc <|end|> <|assistant|> de <|end|>
     np.testing.assert_array_equal(found["total"], [9, 128, 128, np.nan])
     np.testing.assert_array_equal(found["supervised"], [3, 0, 25, np.nan])
-    assert found["truncated"].tolist() == [False, True, True, False]
+    # <|user|> and <|end|> of 200, 100 and 100 letters, <|assistant|> and <|end|> of the answer.
+    np.testing.assert_allclose(found["cut"], [0, 1 - 128 / 205, 1 - 128 / 204, np.nan])
     assert found["reason"].tolist() == [None, None, None, "empty_answer"]
     assert tuple(found) == scorer.fields
 

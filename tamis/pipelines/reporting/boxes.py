@@ -10,6 +10,7 @@ from tamis.pipelines.reporting.subject import TOKENS, Subject
 # From these values on a row counts as holding a benchmark item.
 _HELD = {"contamination": ("overlap", 0.5), "contamination_semantic": ("similarity", 0.9)}
 _TRUNCATED = 0.01  # a share of cut rows that is worth a look
+_SOME = 1e-9  # any share above 0
 _LICENCES = """
 select coalesce(licence, '') licence, count(*) n from samples join selections s using (id)
 where s.selection = $key and s.kept group by 1 order by n desc, 1
@@ -81,10 +82,10 @@ def _length(subject: Subject) -> page.Box | None:
 
 
 def _truncated(subject: Subject) -> page.Box | None:
-    names = [n for n in subject.made_by("tokens") if f"{n}.truncated" in subject.signals]
+    names = [n for n in subject.made_by("tokens") if f"{n}.cut" in subject.signals]
     if not names:
         return None
-    r = _shares(subject, f"{names[0]}.truncated", 1)
+    r = _shares(subject, f"{names[0]}.cut", _SOME)
     note = f"are cut at the model's limit; before: {_percent(r['held_before'], r['total'])}"
     return page.Box("Truncation", _rows(r), note, warn=r["held"] > _TRUNCATED * r["kept"])
 

@@ -104,12 +104,12 @@ class Comparison:
         return self._encoder.warnings if self.measure == "embedding" else []
 
     def of(self, given: Sequence[str], sampled: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """s in [0, 1] of each pair, float64 (m,), and whether a text was cut for it.
+        """s in [0, 1] of each pair, float64 (m,), and the share of its texts that was not read.
 
         1 where the texts are equal but for white space, 0 where nothing was sampled.
         """
         found = np.zeros(len(given))
-        cut = np.zeros(len(given), dtype=bool)
+        cut = np.zeros(len(given))
         equal = [similarity.same(a, b) for a, b in zip(given, sampled, strict=True)]
         found[equal] = 1.0
         left = [i for i, same in enumerate(equal) if not same and sampled[i].strip()]
@@ -122,17 +122,17 @@ class Comparison:
         both = [*pairs, *((b, a) for a, b in pairs)]
         p, cut = self._entailment.contradicted(both)
         n = len(pairs)
-        return similarity.entailed(p[:n], p[n:]), cut[:n]
+        return similarity.entailed(p[:n], p[n:]), np.maximum(cut[:n], cut[n:])
 
     def _vectors(self, pairs: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         at = {text: i for i, text in enumerate(texts)}
         vectors, cut = self._encoder.encode(texts)
         a, b = (np.array([at[pair[side]] for pair in pairs]) for side in (0, 1))
-        return similarity.cosine(vectors[a], vectors[b]), cut[a] | cut[b]
+        return similarity.cosine(vectors[a], vectors[b]), np.maximum(cut[a], cut[b])
 
     def _words(self, pairs: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([similarity.jaccard(*p) for p in pairs]), np.zeros(len(pairs), dtype=bool)
+        return np.array([similarity.jaccard(*p) for p in pairs]), np.zeros(len(pairs))
 
     @property
     def _nli(self) -> bool:

@@ -61,7 +61,7 @@ class Clear:
     seed: int = 0
 
     name: ClassVar[str] = "clear"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How much a language model believes the answer a row came with.",
         "needs": "a causal language model; to compare sampled answers, a model for inference or an "
@@ -77,8 +77,8 @@ class Clear:
         "option_mass",
         "samples",
         "unfinished",
-        "truncated",
         "cut",
+        "cut_compared",
         "reason",
     )
 
@@ -133,8 +133,8 @@ class Clear:
         """The `fields`, in the order of the rows; NaN, an empty list or None where undefined.
 
         `option_mass` is the mean probability of the letters, `unfinished` counts sampled answers
-        that were cut, `truncated` those whose comparison was, `cut` is the share of the request
-        that reflection could not read.
+        that were cut, `cut` is the share of the request that reflection could not read,
+        `cut_compared` the mean share of both texts that a comparison could not.
         """
         n = batch.num_rows
         conversations = decode_messages(batch.column("messages"))
@@ -206,7 +206,7 @@ class Clear:
         alike, cut = (v.reshape(len(some), -1) for v in comparison.of(given, texts))
         equal = np.array([similarity.same(*pair) for pair in zip(given, texts, strict=True)])
         found["consistency"][at[some]] = consistency(alike, equal.reshape(alike.shape), self.alpha)
-        found["truncated"][at[some]] = cut.sum(axis=1)
+        found["cut_compared"][at[some]] = cut.mean(axis=1)
         found["unfinished"][at] = drawn.unfinished
         for i in some:
             found["samples"][at[i]] = drawn.texts[i]
@@ -269,9 +269,10 @@ class Tally:
 
 def _empty(n: int) -> dict[str, np.ndarray]:
     """Columns of n rows without a value."""
-    floats = ("confidence", "consistency", "reflection", "option_mass", "cut")
+    floats = ("confidence", "consistency", "reflection", "option_mass", "cut", "cut_compared")
     found = {name: np.full(n, np.nan) for name in floats}
-    counts = {name: np.zeros(n, dtype=np.int64) for name in ("unfinished", "truncated")}
+    unfinished = np.zeros(n, dtype=np.int64)
     texts = np.empty(n, dtype=object)
     texts[:] = [[] for _ in range(n)]
-    return {**found, **counts, "samples": texts, "reason": np.full(n, None, dtype=object)}
+    reason = np.full(n, None, dtype=object)
+    return {**found, "unfinished": unfinished, "samples": texts, "reason": reason}

@@ -42,7 +42,7 @@ class ContaminationSemantic:
     view: View = "user"
 
     name: ClassVar[str] = "contamination_semantic"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Tells the benchmark item whose meaning is nearest to a row's.",
         "needs": "a sentence encoder, and the benchmark's files or its name on the hub",
@@ -50,7 +50,7 @@ class ContaminationSemantic:
         "avoid": "without a look at what it matched: questions of one topic are near each other",
     }
     encoder: ClassVar[bool] = True
-    fields = ("similarity", "matched", "item", "truncated", "reason")
+    fields = ("similarity", "matched", "item", "cut", "reason")
 
     def needs(self) -> frozenset[str]:
         """No column: it reads the texts."""
@@ -75,15 +75,16 @@ class ContaminationSemantic:
         return self._encoder.warnings
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
-        """`similarity`, the `matched` text, its `item`, whether the row's text was `truncated`,
-        `reason`."""
+        """`similarity`, the `matched` text, its `item`, `cut`, the share of the row's text that was
+        not read, `reason`."""
         items = unit_rows(self._encoder.encode(self._texts.texts)[0])
-        similarity, truncated = np.full(rows.n, np.nan), np.zeros(rows.n, dtype=bool)
+        similarity, cut = np.full(rows.n, np.nan), np.full(rows.n, np.nan)
         number = np.full(rows.n, -1, dtype=np.int64)
         for places, batch in rows.batches():
             found = [text(m, self.view) for m in samples.decode_messages(batch.column("messages"))]
-            vectors, truncated[places] = self._encoder.encode(found)
+            vectors, cut[places] = self._encoder.encode(found)
             some = np.array([bool(t) for t in found], dtype=bool)
+            cut[places[~some]] = np.nan
             if some.any():
                 index, squared = nearest(unit_rows(vectors[some]), items)
                 # Of unit vectors |a - b|^2 = 2 - 2 a . b.
@@ -95,7 +96,7 @@ class ContaminationSemantic:
         columns = {
             "similarity": similarity,
             **self._texts.matched(number),
-            "truncated": truncated,
+            "cut": cut,
             "reason": reason,
         }
         facts = {"benchmark_texts": len(items), "texts_too_short": self._texts.short}

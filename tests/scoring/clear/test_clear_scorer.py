@@ -198,8 +198,35 @@ def test_inference_reads_the_order_of_classes_from_the_model(nli):
             logits = module(**tokenizer(a, b, return_tensors="pt")).logits
         assert p == pytest.approx(torch.softmax(logits, -1)[0, 2].item(), abs=1e-6)
     assert got[0] == got[2] and not cut.any()
-    assert classifier.contradicted([("x" * 80, "y")])[1].tolist() == [True]
     assert [a.tolist() for a in classifier.contradicted([])] == [[], []]
+
+
+def test_inference_reads_long_texts_in_windows(nli):
+    classifier = Entailment(str(nli), "cpu")
+    # 64 tokens, of which the pair has no special ones here; a token is a byte.
+    sentences = [f"{'abcdefgh'[i] * 20}. " for i in range(8)]
+    long, short = "".join(sentences), "It is 7."
+    got, cut = classifier.contradicted([(long, short), (short, long), (long, long)])
+    apart = [a + b for a, b in zip(sentences[::2], sentences[1::2], strict=True)]
+    there, _ = classifier.contradicted([(w, short) for w in apart])
+    back, _ = classifier.contradicted([(short, w) for w in apart])
+    both, _ = classifier.contradicted([(a, b) for a in sentences for b in sentences])
+    assert got.tolist() == [there.max(), back.max(), both.max()] and there.max() > there.min()
+    assert cut.tolist() == [0, 0, 0]
+    # 3,000 bytes in windows of 56: 54 of them, all read; twice as many are too many.
+    assert classifier.contradicted([("x" * 3000, short)])[1].tolist() == [0]
+    assert 0.3 < classifier.contradicted([("x" * 6000, short)])[1][0] < 0.5
+
+
+def test_what_a_comparison_could_not_read_is_told(model, nli, batch, pair, monkeypatch):
+    fully_read(monkeypatch)
+    options = {"samples": 1, "similarity": "nli", "comparer": str(nli), "max_new_tokens": 8}
+    rows = [pair("How long?", "It is 6."), pair("How long?", "x" * 1600)]
+    found = run(build(model, **options), batch(rows))
+    assert found["cut_compared"][0] == 0 and found["cut_compared"][1] == 0
+    monkeypatch.setattr("tamis.language.windows.MOST_PAIRS", 4)
+    found = run(build(model, **options), batch(rows))
+    assert found["cut_compared"][0] == 0 and found["cut_compared"][1] > 0.5
 
 
 def test_inference_runs_in_both_directions(nli):
