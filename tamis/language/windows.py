@@ -34,8 +34,10 @@ def windows(one: str, other: str, room: int, count: Count) -> Windows:
     """
     sizes = count([one, other])
     half = room // 2
-    least = int(min(sizes.min(), half))
-    limits = [least if size <= half else room - least for size in sizes.tolist()]
+    shortest = int(sizes.min())
+    limits = [half, half]
+    if shortest <= half:
+        limits = [shortest if size == shortest else room - shortest for size in sizes.tolist()]
     split = [list(_packed(t, k, count)) for t, k in zip((one, other), limits, strict=True)]
     places = _alike(len(split[0]), len(split[1]))[:MOST_PAIRS]
     tokens = [count(parts) for parts in split]
