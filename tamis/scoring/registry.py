@@ -34,6 +34,7 @@ _SCORERS = {
     "metadata": ("tamis.scoring.labels.metadata", "Metadata"),
     "clusters": ("tamis.scoring.labels.clusters", "Clusters"),
     "taxonomy": ("tamis.scoring.labels.taxonomy", "Taxonomy"),
+    "abilities": ("tamis.scoring.labels.abilities", "Abilities"),
     "keywords": ("tamis.scoring.labels.keywords", "Keywords"),
     "evol": ("tamis.scoring.evol", "Evol"),
     "judge": ("tamis.scoring.judge", "Judge"),

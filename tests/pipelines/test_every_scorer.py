@@ -45,6 +45,7 @@ SCORES: dict[str, dict[str, Any]] = {
     "metadata": {"options": {"columns": ["language"]}},
     "clusters": {"options": {"clusters": 4}},
     "taxonomy": {"options": {"names": ["food", "railways", "mathematics"], "least": 0.0}},
+    "abilities": {"options": {"margin": 0.0}},
     "keywords": {"options": {"least": 2, "share": 0.5}},
     "evol": {"model": "lm"},
     "judge": {"model": "grader"},

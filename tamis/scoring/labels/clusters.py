@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tamis.errors import RecipeError
-from tamis.numerics.blocked import rows_per_block, unit_rows
+from tamis.numerics.blocked import unit_rows
 from tamis.numerics.kmeans import cluster
 from tamis.scoring.base import Advance, PoolColumns, Rows
 from tamis.scoring.labels import names
@@ -72,17 +72,13 @@ class Clusters:
         x = unit_rows(vectors[some])
         found = cluster(x, self.clusters, rng=np.random.default_rng(self.seed))
         centres = unit_rows(found.centres)
-        step = rows_per_block(len(centres))
-        for start in range(0, len(x), step):
-            # Rounded, so that copies have the same labels whatever the shape of the product.
-            cosine = np.round(x[start : start + step].astype(np.float64) @ centres.T, 6)
-            order = np.argsort(-cosine, axis=1, kind="stable")[:, : self.most]
-            kept = np.take_along_axis(cosine, order, axis=1) >= self.floor
+        for part, order, cosine in names.nearest(x, centres, self.most):
+            kept = cosine >= self.floor
             kept[:, 0] = True
-            nearest[some[start : start + step]] = order[:, 0]
-            for row, near, keep in zip(some[start : start + step], order, kept, strict=True):
+            nearest[some[part]] = order[:, 0]
+            for row, near, keep in zip(some[part], order, kept, strict=True):
                 lists[row] = [f"c{c}" for c in near[keep].tolist()]
-            advance(len(cosine))
+            advance(len(part))
         labels = {
             "name": np.array([f"c{c}" for c in range(len(centres))], dtype=object),
             "embedding": centres,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from tamis.numerics.blocked import rows_per_block, unit_rows
 from tamis.scoring.base import PoolColumns
 from tamis.scoring.encoder import Encoder
 
@@ -31,6 +32,24 @@ def column(lists: Lists) -> np.ndarray:
     for i, row in enumerate(lists):
         found[i] = list(row)
     return found
+
+
+def nearest(
+    vectors: np.ndarray, places: np.ndarray, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The `most` of the unit rows `places` (L, d) nearest to each of `vectors` (n, d), in blocks.
+
+    Yields (row numbers (b,), places (b, most), cosines (b, most)), nearest first, ties to the first
+    place; rows with a NaN are in no block. Cosines are rounded to six places, so that copies have
+    the same labels whatever the shape of the product.
+    """
+    some = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+    step = rows_per_block(len(places))
+    for start in range(0, len(some), step):
+        part = some[start : start + step]
+        cosine = np.round(unit_rows(vectors[part]).astype(np.float64) @ places.T, 6)
+        order = np.argsort(-cosine, axis=1, kind="stable")[:, :most]
+        yield part, order, np.take_along_axis(cosine, order, axis=1)
 
 
 def frequent(lists: Iterable[Sequence[str]], at_least: int) -> set[str]:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tamis.errors import DataError, RecipeError
-from tamis.numerics.blocked import rows_per_block, unit_rows
 from tamis.recipe import Model
 from tamis.scoring.base import Advance, PoolColumns, Rows
 from tamis.scoring.encoder import Encoder
@@ -85,13 +84,7 @@ class Taxonomy:
         lists: list[list[str]] = [[] for _ in range(rows.n)]
         best = np.full(rows.n, None, dtype=object)
         nearness = np.full(rows.n, np.nan)
-        some = np.flatnonzero(np.isfinite(vectors).all(axis=1))
-        step = rows_per_block(len(places))
-        for start in range(0, len(some), step):
-            part = some[start : start + step]
-            cosine = np.round(unit_rows(vectors[part]).astype(np.float64) @ places.T, 6)
-            order = np.argsort(-cosine, axis=1, kind="stable")[:, : self.most]
-            near = np.take_along_axis(cosine, order, axis=1)
+        for part, order, near in names.nearest(vectors, places, self.most):
             nearness[part] = near[:, 0]
             for row, columns, values in zip(part.tolist(), order, near, strict=True):
                 best[row] = self.names[columns[0]]
