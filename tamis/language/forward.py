@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from tamis.errors import DataError, TamisError
+from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.load import (
     hidden_size,
@@ -147,7 +148,8 @@ class Engine:
             return self._forward(some, batch, parts)
 
         # What is read from a cache takes memory too, about an eighth.
-        found = self.each(widths - length + length // 8, forward, group=group, done=done)
+        costs = widths - length + length // 8
+        found = self.each(costs, forward, group=group, done=done, tokens=widths)
         nothing = {part: np.zeros(0) for part in parts | LOGPROB}
         return [nothing if values is None else values for values in found]
 
@@ -158,13 +160,16 @@ class Engine:
         *,
         group: np.ndarray | None = None,
         done: Done | None = None,
+        tokens: np.ndarray | None = None,
     ) -> list[Any]:
         """Run `compute` on batches of row numbers; its results in the order of the rows.
 
         `widths` (n,) tells how many tokens each row reads; rows of none give None. `compute` gets
         rows of like width, of one `group` (n,), and returns one result a row. Batches, threads and
-        memory as in `run`.
+        memory as in `run`. `tokens` (n,) is what rows are counted with where that is not their
+        width.
         """
+        read = widths if tokens is None else tokens
         results: list[Any] = [None] * len(widths)
         wanted = np.flatnonzero(widths)
         if not len(wanted):
@@ -181,6 +186,7 @@ class Engine:
                 for row, value in zip(rows, values, strict=True):
                     results[row] = value
                 self.passes_run += len(rows)
+                tally.note(len(rows), int(read[rows].sum()))
                 if done is not None:
                     done(rows)
         return results

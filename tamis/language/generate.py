@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.parallel import spread
 from tamis.language.render import RenderError, render, special_ids
@@ -87,6 +88,7 @@ def greedy(
         for rows, made in zip(groups, run(continued, groups), strict=True):
             for row, new in zip(rows, made, strict=True):
                 results[row] = new
+            tally.note(len(rows), int(lengths[rows].sum()), sum(map(len, made)))
             advance(len(rows))
     return results
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.forward import Engine
 from tamis.language.generate import left_padded, stop_ids
@@ -73,6 +74,8 @@ def sample(
         for rows, made in zip(groups, run(write, groups), strict=True):
             for i, row in enumerate(rows):
                 results[row] = made[i * count : (i + 1) * count]
+            written = sum(len(answer.ids) for answer in made)
+            tally.note(len(rows), int(lengths[rows].sum()), written)
             advance(len(rows))
     return results
 

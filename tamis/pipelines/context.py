@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tamis.language.tally import Tally
 from tamis.recipe import Recipe
 from tamis.storage.artifact import Say, Store
 
@@ -31,7 +32,7 @@ class Context:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a stage did: the keys of its artefacts, how many units it reused and computed, and facts
-    to print."""
+    to print, and what models read for it (not those behind endpoints)."""
 
     stage: str
     keys: Mapping[str, str]
@@ -39,3 +40,4 @@ class Outcome:
     computed: int
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+    read: Tally = field(default_factory=Tally)

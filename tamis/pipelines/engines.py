@@ -10,16 +10,20 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from multiprocessing import get_context
 from typing import Any
 
 from tamis.errors import TamisError, require
+from tamis.language import tally
 from tamis.pipelines.shards import Job, Shard
 from tamis.recipe import Engine
 from tamis.scoring.base import Advance
 
-# How many values a shard gave, and what the user must know of them.
+# How many values a shard gave, and what the user must know of them; from another process also what
+# its models read.
 Scored = tuple[int, list[str]]
+Sent = tuple[int, list[str], tally.Tally]
 
 
 def run(engine: Engine, job: Job, shards: Sequence[Shard], advance: Advance) -> Scored:
@@ -32,17 +36,18 @@ def run(engine: Engine, job: Job, shards: Sequence[Shard], advance: Advance) -> 
     return computed, job.group.warnings if computed else []
 
 
-def _summed(found: Iterator[tuple[int, Scored]], advance: Advance) -> Scored:
+def _summed(found: Iterator[tuple[int, Sent]], advance: Advance) -> Scored:
     computed, warnings = 0, {}
-    for rows, (values, said) in found:
+    for rows, (values, said, read) in found:
         advance(rows)
+        tally.note(read.passes, read.tokens, read.written)
         computed += values
         # Of several workers the same sentence with other figures: one is enough.
         warnings |= {line.split(":")[0]: line for line in said}
     return computed, list(warnings.values())
 
 
-def _processes(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Scored]]:
+def _processes(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Sent]]:
     """Processes of this machine; each loads the models once."""
     spawn = get_context("spawn")
     numbers = spawn.Queue()
@@ -76,12 +81,13 @@ def _begin(job: Job, numbers: Any, gpus: bool) -> None:
     _job = job
 
 
-def _scored(shard: Shard) -> Scored:
-    computed = _job.run(shard, lambda rows: None)
-    return computed, list(_job.group.warnings)
+def _scored(shard: Shard) -> Sent:
+    with tally.counted() as read:
+        computed = _job.run(shard, lambda rows: None)
+    return computed, list(_job.group.warnings), read
 
 
-def _ray(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Scored]]:
+def _ray(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Sent]]:
     """Actors of a Ray cluster: the one that `RAY_ADDRESS` names, else one of this machine.
 
     An actor that dies is started again and its shard with it. Rows come back in any order.
@@ -106,10 +112,9 @@ def _ray(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[in
         num_gpus=1 if engine.gpus else 0,
     )
     for row in scored.iter_rows():
-        yield (
-            int(row["rows"]),
-            (int(row["computed"]), [w for w in row["warnings"].split("\n") if w]),
-        )
+        said = [w for w in row["warnings"].split("\n") if w]
+        read = tally.Tally(int(row["passes"]), int(row["tokens"]), int(row["written"]))
+        yield int(row["rows"]), (int(row["computed"]), said, read)
 
 
 class _Actor:
@@ -121,10 +126,17 @@ class _Actor:
         self._job, self._shards = ray.get(job), ray.get(shards)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        rows, computed, warnings = [], [], []
+        found: dict[str, list[Any]] = {}
         for number in batch["shard"]:
             shard = self._shards[int(number)]
-            rows.append(len(shard.rows))
-            computed.append(self._job.run(shard, lambda n: None))
-            warnings.append("\n".join(self._job.group.warnings))
-        return {"rows": rows, "computed": computed, "warnings": warnings}
+            with tally.counted() as read:
+                computed = self._job.run(shard, lambda n: None)
+            told = {
+                "rows": len(shard.rows),
+                "computed": computed,
+                "warnings": "\n".join(self._job.group.warnings),
+                **asdict(read),
+            }
+            for name, value in told.items():
+                found.setdefault(name, []).append(value)
+        return found

@@ -63,11 +63,41 @@ def evaluate(
     options = ctx.recipe.evaluate
     if options is None or held is None:
         raise RecipeError("the recipe has no evaluate block")
-    if options.limit is not None:
-        held = Heldout(held.pool, held.ids.slice(0, options.limit))
+    given = inputs(ctx, tuned and tuned.key, held)
     if options.command is None:
-        return _bundled(ctx, options, tuned, held, title)
-    return _by_command(ctx, options.command, tuned)
+        return _bundled(ctx, options, tuned, within(options, held), title, given)
+    return _by_command(ctx, options.command, tuned, given)
+
+
+def within(options: Evaluate, held: Heldout) -> Heldout:
+    """The held-out rows that are evaluated on: the first ones, where the recipe sets a limit."""
+    if options.limit is None:
+        return held
+    return Heldout(held.pool, held.ids.slice(0, options.limit))
+
+
+def inputs(ctx: Context, tuned: str | None, held: Heldout) -> dict[str, Any]:
+    """What determines the evaluation of the model of key `tuned`, for its own key."""
+    options = ctx.recipe.evaluate
+    if options is None:
+        raise RecipeError("the recipe has no evaluate block")
+    if options.command is not None:
+        return {
+            "command": options.command,
+            "model": None if tuned else identity(_base(ctx)),
+            "tuned": tuned,
+            "seed": ctx.recipe.seed,
+        }
+    return {
+        "version": bundled.VERSION,
+        "model": identity(_base(ctx)),
+        "tuned": tuned,
+        "heldout": within(options, held).inputs(),
+        "group_by": options.group_by,
+        "max_new_tokens": options.max_new_tokens,
+        "bootstrap": options.bootstrap,
+        "seed": ctx.recipe.seed,
+    }
 
 
 def difference(a: Artifact, b: Artifact, *, seed: int) -> dict[str, Any]:
@@ -82,28 +112,27 @@ def difference(a: Artifact, b: Artifact, *, seed: int) -> dict[str, Any]:
     return bundled.difference(one, other, resamples=resamples, seed=seed)
 
 
+def asked(options: Evaluate, held: Heldout) -> pa.Table:
+    """The rows as the evaluator takes them."""
+    rows = held.rows(["messages", "tools", options.group_by])
+    group = rows[options.group_by].cast(pa.string())
+    return rows.select(["id", "messages", "tools"]).append_column("group", group)
+
+
 def _bundled(
-    ctx: Context, options: Evaluate, tuned: Artifact | None, held: Heldout, title: str
+    ctx: Context,
+    options: Evaluate,
+    tuned: Artifact | None,
+    held: Heldout,
+    title: str,
+    given: Mapping[str, Any],
 ) -> tuple[Artifact, bool]:
     base = _base(ctx)
-    inputs = {
-        "version": bundled.VERSION,
-        "model": identity(base),
-        "tuned": tuned and tuned.key,
-        "heldout": held.inputs(),
-        "group_by": options.group_by,
-        "max_new_tokens": options.max_new_tokens,
-        "bootstrap": options.bootstrap,
-        "seed": ctx.recipe.seed,
-    }
 
     def make(maker: Maker) -> Mapping[str, Any]:
         start = time.monotonic()
-        rows = held.rows(["messages", "tools", options.group_by])
-        group = rows[options.group_by].cast(pa.string())
-        rows = rows.select(["id", "messages", "tools"]).append_column("group", group)
         table = bundled.evaluate(
-            rows,
+            asked(options, held),
             tuned_model(base, tuned),
             max_new_tokens=options.max_new_tokens,
             device=ctx.device,
@@ -118,17 +147,13 @@ def _bundled(
             "seconds": time.monotonic() - start,
         }
 
-    return ctx.store.ensure("evaluations", inputs, make, say=ctx.say)
+    return ctx.store.ensure("evaluations", given, make, say=ctx.say)
 
 
-def _by_command(ctx: Context, line: str, tuned: Artifact | None) -> tuple[Artifact, bool]:
+def _by_command(
+    ctx: Context, line: str, tuned: Artifact | None, given: Mapping[str, Any]
+) -> tuple[Artifact, bool]:
     base = None if tuned is not None else _base(ctx)
-    inputs = {
-        "command": line,
-        "model": base and identity(base),
-        "tuned": tuned and tuned.key,
-        "seed": ctx.recipe.seed,
-    }
 
     def make(maker: Maker) -> Mapping[str, Any]:
         start = time.monotonic()
@@ -141,7 +166,7 @@ def _by_command(ctx: Context, line: str, tuned: Artifact | None) -> tuple[Artifa
             )
         return {"metrics": metrics, "seconds": time.monotonic() - start}
 
-    return ctx.store.ensure("evaluations", inputs, make, say=ctx.say)
+    return ctx.store.ensure("evaluations", given, make, say=ctx.say)
 
 
 def tuned_model(base: Model, tuned: Artifact | None) -> Model:

@@ -46,14 +46,8 @@ def score(
     stored = ctx.store.latest("signals")
     columns = Columns(ctx.store, pool, {**stored, **signals}, ctx.say)
     needs = sorted(scorer.needs())
-    identity = {
-        "scorer": scorer.name,
-        "version": [VERSION, scorer.version],
-        **scorer.identity(),
-        "samples": sorted(pool.sources.items()),
-        "reads": {column: columns.fingerprint(column) for column in needs},
-    }
-    key = fingerprint(identity)
+    told = identity(columns, scorer)
+    key = fingerprint(told)
     table = SignalTable(ctx.store, name, key)
     with ctx.store.lock("signals", key, say=ctx.say):
         done = bool(table.parts())
@@ -64,13 +58,24 @@ def score(
                 found = scorer.score_pool(rows, advance=advance)
             labels = pa.table(arrow(found.labels)) if found.labels else None
             values = pa.table({ID: pool.ids, **arrow(found.columns)})
-            table.write(values, labels, {**identity, "facts": dict(found.facts)})
+            table.write(values, labels, {**told, "facts": dict(found.facts)})
             if found.facts:
                 ctx.say(f"{name}: " + ", ".join(f"{k} {v}" for k, v in found.facts.items()))
             for warning in getattr(scorer, "warnings", ()):
                 ctx.say(warning)
     ctx.store.point("signals", name, key)
     return key, done
+
+
+def identity(columns: Columns, scorer: PoolScorer) -> dict[str, Any]:
+    """What determines the signal of a scorer that reads these columns."""
+    return {
+        "scorer": scorer.name,
+        "version": [VERSION, scorer.version],
+        **scorer.identity(),
+        "samples": sorted(columns.pool.sources.items()),
+        "reads": {column: columns.fingerprint(column) for column in sorted(scorer.needs())},
+    }
 
 
 def arrow(columns: Values) -> dict[str, pa.Array]:

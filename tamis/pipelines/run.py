@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tamis.errors import RecipeError
+from tamis.language.tally import counted
 from tamis.numerics.device import resolve
 from tamis.pipelines import plan, runlog
 from tamis.pipelines import refine as refining
@@ -68,7 +69,8 @@ def run(ctx: Context, *, until: str | None = None, runner: Runner | None = None)
     keys: dict[str, str] = {}
     try:
         for name in names:
-            outcome = runner(name, keys)
+            with counted() as read:
+                outcome = replace(runner(name, keys), read=read)
             keys |= outcome.keys
             outcomes.append(outcome)
             ctx.say(described(outcome))
@@ -100,6 +102,8 @@ def stages(recipe: Recipe, until: str | None = None) -> list[str]:
 
 
 def described(outcome: Outcome) -> str:
-    """One line on a stage: what was reused, what was computed, how long it took."""
+    """One line on a stage: what was reused and computed, what models read, how long it took."""
     done = f"reused {outcome.reused:,}, computed {outcome.computed:,}"
-    return f"{outcome.stage:<9} {done} ({outcome.seconds:.1f} s)"
+    read = outcome.read
+    passes = f", {read.passes:,} passes of {read.tokens:,} tokens" if read.passes else ""
+    return f"{outcome.stage:<9} {done}{passes} ({outcome.seconds:.1f} s)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -52,6 +52,7 @@ def update(ctx: Context, log: RunLog, outcomes: Sequence[Outcome], status: str) 
                 "reused": o.reused,
                 "computed": o.computed,
                 "seconds": o.seconds,
+                "read": asdict(o.read),
                 "keys": dict(o.keys),
             }
             for o in outcomes

@@ -13,6 +13,7 @@ from tamis.pipelines.pool import Snapshot
 from tamis.pipelines.shards import Job, Rows, Shard
 from tamis.scoring import registry
 from tamis.scoring.base import Scorer
+from tamis.storage.artifact import Store
 from tamis.storage.signals import fingerprint
 
 
@@ -35,19 +36,30 @@ def score_folds(
 
 def _score(ctx: Context, folds: Sequence[Rows], scorers: Sequence[Mapping[str, Scorer]]) -> Outcome:
     start = time.monotonic()
-    identities = {name: _identity([s[name] for s in scorers]) for name in scorers[0]}
-    keys = {name: fingerprint(identity) for name, identity in identities.items()}
+    keys, work = jobs(ctx.store, folds, scorers)
     reused = computed = 0
-    for rows, own in zip(folds, scorers, strict=True):
-        for group in registry.group(own):
-            told = {name: keys[name] for name in group.names}
-            job = Job(ctx.store, rows, {n: own[n] for n in told}, told, identities)
-            done, todo = _fill(ctx, job)
-            reused, computed = reused + done, computed + todo
+    for job in work:
+        done, todo = _fill(ctx, job)
+        reused, computed = reused + done, computed + todo
     for name, key in keys.items():
         ctx.store.point("signals", name, key)
     outcome_keys = {f"signals/{name}": key for name, key in keys.items()}
     return Outcome("score", outcome_keys, reused, computed, time.monotonic() - start)
+
+
+def jobs(
+    store: Store, folds: Sequence[Rows], scorers: Sequence[Mapping[str, Scorer]]
+) -> tuple[dict[str, str], list[Job]]:
+    """The fingerprint of each signal, and the jobs that fill them: one for the scorers that are
+    computed together, over the rows of a fold."""
+    identities = {name: _identity([s[name] for s in scorers]) for name in scorers[0]}
+    keys = {name: fingerprint(identity) for name, identity in identities.items()}
+    found = []
+    for rows, own in zip(folds, scorers, strict=True):
+        for group in registry.group(own):
+            told = {name: keys[name] for name in group.names}
+            found.append(Job(store, rows, {n: own[n] for n in told}, told, identities))
+    return keys, found
 
 
 def _identity(scorers: Sequence[Scorer]) -> dict[str, Any]:

@@ -55,20 +55,7 @@ def select(
     used, the method with its options, the budget and the seed.
     """
     method = selectors.build(choice.method, choice.options)
-    names = sorted(_used(method, choice, filters, columns))
-    inputs = {
-        "version": VERSION,
-        "method_version": getattr(method, "version", 1),
-        "samples": sorted(columns.pool.sources.items()),
-        "signals": {n: columns.fingerprint(n) for n in names if columns.fingerprint(n)},
-        "select": choice.model_dump(),
-        "filters": [f.model_dump() for f in filters],
-        "licences": ctx.recipe.licences,
-        "heldout": int(heldout.sum()) and _mask_digest(heldout),
-        "target": target and sorted(target.pool.sources.items()),
-        "seed": ctx.recipe.seed,
-        **({} if rounds is None else {"rounds": rounds.inputs()}),
-    }
+    given = inputs(ctx, columns, choice, filters, heldout, target=target, rounds=rounds)
 
     def make(maker: Maker) -> Mapping[str, Any]:
         start = time.monotonic()
@@ -87,10 +74,40 @@ def select(
         seconds = time.monotonic() - start
         return {**_facts(choice, columns, method, there, picked, seconds), **told}
 
-    return ctx.store.ensure("selections", inputs, make, say=ctx.say)
+    return ctx.store.ensure("selections", given, make, say=ctx.say)
 
 
-def _used(method: Selector, choice: Select, filters: list[Filter], columns: Columns) -> set[str]:
+def inputs(
+    ctx: Context,
+    columns: Columns,
+    choice: Select,
+    filters: list[Filter],
+    heldout: np.ndarray,
+    *,
+    target: Columns | None = None,
+    rounds: Rounds | None = None,
+) -> dict[str, Any]:
+    """What determines a selection, for its key; arguments as of `select`. Reads no values."""
+    method = selectors.build(choice.method, choice.options)
+    names = sorted(used(choice, filters, columns))
+    return {
+        "version": VERSION,
+        "method_version": getattr(method, "version", 1),
+        "samples": sorted(columns.pool.sources.items()),
+        "signals": {n: columns.fingerprint(n) for n in names if columns.fingerprint(n)},
+        "select": choice.model_dump(),
+        "filters": [f.model_dump() for f in filters],
+        "licences": ctx.recipe.licences,
+        "heldout": int(heldout.sum()) and _mask_digest(heldout),
+        "target": target and sorted(target.pool.sources.items()),
+        "seed": ctx.recipe.seed,
+        **({} if rounds is None else {"rounds": rounds.inputs()}),
+    }
+
+
+def used(choice: Select, filters: list[Filter], columns: Columns) -> set[str]:
+    """The columns that a selection hangs on."""
+    method = selectors.build(choice.method, choice.options)
     names = {*method.needs(), *(name for rule in filters for name in rule.columns)}
     if TOKENS in columns.signals:
         names.add(f"{TOKENS}.supervised")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from tamis.pipelines import mixture
@@ -19,6 +20,7 @@ def document(summary: Summary) -> dict[str, Any]:
                 "reused": o.reused,
                 "computed": o.computed,
                 "seconds": o.seconds,
+                "read": asdict(o.read),
                 "keys": dict(o.keys),
                 "facts": dict(o.facts),
             }

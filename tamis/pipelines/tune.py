@@ -39,12 +39,7 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
         raise RecipeError("tune.command starts its processes itself: start tamis in one process")
     data = manifests.read(manifest)
     base = plan.model(ctx.recipe, options.model, "tune") if options.model else None
-    inputs = {
-        "train": data.content_hash,
-        "model": base and identity(base),
-        **settings(ctx),
-        **_watched(options, data),
-    }
+    given = inputs(ctx, data)
 
     def make(maker: Maker) -> Mapping[str, Any]:
         if options.command is not None:
@@ -53,8 +48,20 @@ def tune(ctx: Context, manifest: Path, *, title: str = "tune") -> tuple[Artifact
 
     with launch.joined(ctx.device):
         if launch.rank() == 0:
-            return _led(ctx, inputs, make)
-        return _followed(ctx, inputs, make)
+            return _led(ctx, given, make)
+        return _followed(ctx, given, make)
+
+
+def inputs(ctx: Context, data: Manifest) -> dict[str, Any]:
+    """What determines the model tuned on a manifest, for its key."""
+    options = _options(ctx)
+    base = plan.model(ctx.recipe, options.model, "tune") if options.model else None
+    return {
+        "train": data.content_hash,
+        "model": base and identity(base),
+        **settings(ctx),
+        **_watched(options, data),
+    }
 
 
 def _led(ctx: Context, inputs: Mapping[str, Any], make: Make) -> tuple[Artifact, bool]:

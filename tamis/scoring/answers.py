@@ -18,6 +18,7 @@ from tamis.errors import TamisError
 from tamis.language.forward import LOGPROB, Done, Engine, Pass
 from tamis.language.network import STATES, Part
 from tamis.language.render import cut, render
+from tamis.language.tally import Tally
 from tamis.language.template import RenderError
 from tamis.samples import answers as answer_texts
 from tamis.scoring.base import Advance, Columns, Rendering
@@ -180,6 +181,14 @@ def score(
         utf8_bytes=prepared.utf8_bytes,
         facts=facts,
     )
+
+
+def reads(prepared: Prepared, *, whole: bool) -> Tally:
+    """What the model reads for these rows; with `whole` it reads sequences to their end, as for
+    hidden states."""
+    passes = [p for answer in prepared.scored.values() for p in (answer.conditional, *answer.alone)]
+    widths = [len(p.ids) if whole else p.width for p in passes]
+    return Tally(sum(width > 0 for width in widths), sum(widths))
 
 
 def _counting(owner: np.ndarray, n: int, advance: Advance) -> Done:

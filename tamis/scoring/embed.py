@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from tamis import samples
+from tamis.language.tally import Tally
 from tamis.recipe import Model
 from tamis.scoring.base import Advance, Columns
 from tamis.scoring.encoder import Encoder
@@ -73,12 +74,7 @@ class Embed:
         Equal texts of a batch get equal vectors. With other rows around it a vector differs by
         rounding, about 1e-7.
         """
-        rows = samples.decode_messages(batch.column("messages"))
-        tools = samples.decode_tools(batch.column("tools"))
-        texts = [
-            text(messages, self.view, context=self.context, tools=offered)
-            for messages, offered in zip(rows, tools, strict=True)
-        ]
+        texts = self._texts(batch)
         distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
         copies = np.bincount(place, minlength=len(distinct))
         vectors, cut = self._encoder.encode(
@@ -91,6 +87,18 @@ class Embed:
         reason[empty] = NO_TEXT
         share = np.where(empty, np.nan, cut[place])
         return {"vector": vectors[place], "cut": share, "reason": reason}
+
+    def reads(self, batch: pa.RecordBatch) -> Tally:
+        """What the encoder would read for these rows; loads it."""
+        return self._encoder.reads(sorted(set(self._texts(batch))))
+
+    def _texts(self, batch: pa.RecordBatch) -> list[str]:
+        rows = samples.decode_messages(batch.column("messages"))
+        tools = samples.decode_tools(batch.column("tools"))
+        return [
+            text(messages, self.view, context=self.context, tools=offered)
+            for messages, offered in zip(rows, tools, strict=True)
+        ]
 
     @cached_property
     def _encoder(self) -> Encoder:

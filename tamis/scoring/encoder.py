@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tamis.errors import RecipeError, require
+from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import quiet
@@ -88,8 +89,7 @@ class Encoder:
         """
         model = self._loaded
         vectors = np.full((len(texts), model.get_embedding_dimension()), np.nan, np.float32)
-        lengths = _lengths(model, texts)
-        limit = model.max_seq_length or int(lengths.max(initial=1))
+        lengths, limit = _lengths(model, texts)
         device = resolve(self.device)
         some = np.flatnonzero([bool(text) for text in texts])
         cut = [some[g] for g in batches(np.minimum(lengths[some], limit), _BUDGET[device])]
@@ -107,11 +107,18 @@ class Encoder:
         with spread(device) as run:
             for group, values in zip(cut, run(compute, cut), strict=True):
                 vectors[group] = values
+                tally.note(len(group), int(np.minimum(lengths[group], limit).sum()))
                 if done is not None:
                     done(group)
         if done is not None and len(some) < len(texts):
             done(np.setdiff1d(np.arange(len(texts)), some))
         return vectors, np.maximum(0, lengths - limit) / np.maximum(1, lengths)
+
+    def reads(self, texts: Sequence[str]) -> tally.Tally:
+        """What `encode` would read of these texts."""
+        some = [text for text in texts if text]
+        lengths, limit = _lengths(self._loaded, some)
+        return tally.Tally(len(some), int(np.minimum(lengths, limit).sum()))
 
     @cached_property
     def _loaded(self) -> Any:
@@ -169,9 +176,10 @@ def _one_at_a_time(encoder: Any) -> None:
         setattr(encoder, name, locked)
 
 
-def _lengths(encoder: Any, texts: Sequence[str]) -> np.ndarray:
-    """Tokens of each text before the encoder cuts it, int64 (n,)."""
-    if not texts:
-        return np.zeros(0, dtype=np.int64)
-    ids = encoder.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
-    return np.array([len(row) for row in ids["input_ids"]], dtype=np.int64)
+def _lengths(encoder: Any, texts: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Tokens of each text before the encoder cuts it, int64 (n,), and where it does."""
+    lengths = np.zeros(0, dtype=np.int64)
+    if texts:
+        ids = encoder.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
+        lengths = np.array([len(row) for row in ids["input_ids"]], dtype=np.int64)
+    return lengths, encoder.max_seq_length or int(lengths.max(initial=1))

@@ -13,7 +13,8 @@ import pyarrow as pa
 from tamis import samples
 from tamis.language import load
 from tamis.language.forward import Engine
-from tamis.language.network import Part
+from tamis.language.network import STATES, Part
+from tamis.language.tally import Tally
 from tamis.scoring import answers
 from tamis.scoring.base import Advance, Columns, PassScorer, RowScorer, Scorer
 
@@ -30,6 +31,10 @@ class Group(Protocol):
 
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> dict[str, Columns]:
         """The columns of each name for the rows of a batch (columns of `samples`), in order."""
+        ...
+
+    def reads(self, batch: pa.RecordBatch) -> Tally | None:
+        """What models would read for these rows; None where only scoring them tells."""
         ...
 
 
@@ -49,6 +54,14 @@ class RowGroup:
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> dict[str, Columns]:
         """See `Group`."""
         return {self.names[0]: self._scorer.score(batch, advance=advance)}
+
+    def reads(self, batch: pa.RecordBatch) -> Tally | None:
+        """See `Group`. Of a scorer without a model: nothing."""
+        known = getattr(self._scorer, "reads", None)
+        if known is not None:
+            found: Tally = known(batch)
+            return found
+        return None if hasattr(self._scorer, "device") else Tally()
 
 
 class PassGroup:
@@ -77,18 +90,33 @@ class PassGroup:
 
     def score(self, batch: pa.RecordBatch, *, advance: Advance) -> dict[str, Columns]:
         """See `Group`."""
-        alone = any("answer" in s.renderings for s in self._scorers.values())
-        parts: frozenset[Part] = frozenset().union(*(s.parts for s in self._scorers.values()))
-        prepared = answers.prepare(
-            self.engine,
-            samples.decode_messages(batch.column("messages")),
-            samples.decode_tools(batch.column("tools")),
-            alone=alone,
+        prepared = self._prepared(batch)
+        found = answers.score(
+            self.engine, prepared, self._parts, alone=self._alone, advance=advance
         )
-        found = answers.score(self.engine, prepared, parts, alone=alone, advance=advance)
         self._nll += float(np.sum(-found.parts["logprob"]))
         self._tokens += len(found.row)
         return {name: scorer.reduce(found) for name, scorer in self._scorers.items()}
+
+    def reads(self, batch: pa.RecordBatch) -> Tally:
+        """See `Group`. Renders the rows, and runs nothing."""
+        return answers.reads(self._prepared(batch), whole=bool(self._parts & STATES))
+
+    @property
+    def _alone(self) -> bool:
+        return any("answer" in s.renderings for s in self._scorers.values())
+
+    @property
+    def _parts(self) -> frozenset[Part]:
+        return frozenset().union(*(s.parts for s in self._scorers.values()))
+
+    def _prepared(self, batch: pa.RecordBatch) -> answers.Prepared:
+        return answers.prepare(
+            self.engine,
+            samples.decode_messages(batch.column("messages")),
+            samples.decode_tools(batch.column("tools")),
+            alone=self._alone,
+        )
 
 
 def group(scorers: Mapping[str, Scorer]) -> list[Group]:

@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.errors import DataError
+from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.generate import greedy, stop_ids
 from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
 from tamis.language.parallel import spread
 from tamis.language.render import Rendered, RenderError, cut, prompt, renderings
+from tamis.language.tally import Tally
 from tamis.numerics.bootstrap import paired_difference, ratio_interval
 from tamis.recipe import Model
 from tamis.samples import Message, decode_messages, decode_tools
@@ -83,18 +85,10 @@ def evaluate(
     Without `count_ends` the tokens that end a turn are not among those of `nll_sum`.
     """
     tokenizer, limit = load_tokenizer(model), max_length(model)
-    room = max(1, limit - max_new_tokens)
     lm = load_model(model, device)
     stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
     unscored = [] if count_ends else stops
-    prepared = [
-        _prepare(messages, tools, tokenizer, model.prompt_style, limit, room, unscored)
-        for messages, tools in zip(
-            decode_messages(rows["messages"]), decode_tools(rows["tools"]), strict=True
-        )
-    ]
-    asked = [i for i, r in enumerate(prepared) if r.answer is not None and r.prompt]
-    asked = asked if max_new_tokens > 0 else []
+    prepared, asked = _prepared(rows, model, tokenizer, max_new_tokens, unscored)
     with progress(title, len(prepared) + len(asked)) as advance:
         written, stopped = _generate(
             lm, tokenizer, stops, prepared, asked, min(max_new_tokens, limit - 1), advance
@@ -120,6 +114,15 @@ def evaluate(
         },
         schema=ROWS,
     )
+
+
+def reads(rows: pa.Table, model: Model, *, max_new_tokens: int) -> Tally:
+    """What `evaluate` would read of these rows; `written` is the most it can write."""
+    tokenizer, most = load_tokenizer(model), min(max_new_tokens, max_length(model) - 1)
+    prepared, asked = _prepared(rows, model, tokenizer, max_new_tokens, [])
+    lengths = [len(ids) for row in prepared for ids, _ in row.parts]
+    lengths += [len(prepared[i].prompt) for i in asked]
+    return Tally(len(lengths), sum(lengths), len(asked) * most)
 
 
 def metrics(rows: pa.Table, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -156,6 +159,21 @@ def difference(a: pa.Table, b: pa.Table, *, resamples: int, seed: int) -> dict[s
             )
             out[name] = _named(found)
     return out
+
+
+def _prepared(
+    rows: pa.Table, model: Model, tokenizer: Any, max_new_tokens: int, unscored: Sequence[int]
+) -> tuple[list[_Row], list[int]]:
+    """All rows, and the numbers of those that are to be answered."""
+    limit = max_length(model)
+    room = max(1, limit - max_new_tokens)
+    turns, tools = decode_messages(rows["messages"]), decode_tools(rows["tools"])
+    found = [
+        _prepare(messages, offered, tokenizer, model.prompt_style, limit, room, unscored)
+        for messages, offered in zip(turns, tools, strict=True)
+    ]
+    asked = [i for i, r in enumerate(found) if r.answer is not None and r.prompt]
+    return found, asked if max_new_tokens > 0 else []
 
 
 def _prepare(
@@ -239,6 +257,7 @@ def _sums(lm: Any, rows: Sequence[_Row], device: str, advance: Callable[[int], N
             # Added in float64: a long row has thousands of terms.
             np.add.at(sums[:, 0], row, found["nll"].astype(np.float64))
             np.add.at(sums[:, 1], row, found["correct"])
+            tally.note(len(at), int(lengths[at].sum()))
             advance(sum(ends[parts[i][0]] == i for i in at.tolist()))
     advance(len(rows) - len(ends))
     return sums

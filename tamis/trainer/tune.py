@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.errors import RecipeError
+from tamis.language import tally
 from tamis.language.generate import stop_ids
 from tamis.language.load import load_model, quiet, vocabulary
 from tamis.recipe import Model, Tune
@@ -199,7 +200,9 @@ def _train(
                 advance(sum(map(len, job.groups[: state.global_step])))
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                advance(len(job.groups[state.global_step - 1]))
+                rows = job.groups[state.global_step - 1]
+                advance(len(rows))
+                tally.note(len(rows), int(job.examples.lengths[rows].sum()))
 
             def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 launch.wait()  # each process writes the state of its generators
