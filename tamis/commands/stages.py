@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from tamis.commands.common import (
     WorkersOption,
 )
 
+if TYPE_CHECKING:
+    from tamis.recipe import Recipe
+
 
 def run(
     recipe: Annotated[str, typer.Argument(help="The recipe, a YAML file.")],
@@ -32,6 +35,10 @@ def run(
     engine: EngineOption = None,
     workers: WorkersOption = None,
     gpus: GpusOption = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only tell what it would do, reuse, take and send elsewhere."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe; what the store holds already is reused."""
@@ -40,6 +47,9 @@ def run(
 
     where = common.engine_settings(engine, workers, gpus)
     loaded = recipes.load(recipe, [*(setting or []), *where])
+    if plan:
+        _tell(loaded, store, until, as_json)
+        return
     if prefect:
         from tamis.flows.curate import curate
 
@@ -50,6 +60,18 @@ def run(
         common.print_json(document(summary))
     else:
         typer.echo("\n".join(lines(summary)))
+
+
+def _tell(recipe: Recipe, store: str | None, until: str | None, as_json: bool) -> None:
+    """The forecast of a run."""
+    from tamis.pipelines.forecast.chain import forecast
+    from tamis.pipelines.forecast.lines import lines
+
+    told = forecast(common.context(recipe, store), until=until).document()
+    if as_json:
+        common.print_json(told)
+    else:
+        typer.echo("\n".join(lines(told)))
 
 
 def ingest(

@@ -44,6 +44,14 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
+def is_cached(name: str, revision: str | None) -> bool:
+    """Whether the weights of a hub id lie on this machine; asks nobody."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    return isinstance(config, str) and any(Path(config).parent.glob("*.safetensors"))
+
+
 @lru_cache(maxsize=256)
 def hub_revision(name: str, revision: str | None, file: str = "config.json") -> str:
     """The commit a hub id stands for, asked of the hub, or of the local cache when it is offline.

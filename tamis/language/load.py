@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.errors import RecipeError, TamisError
-from tamis.language.digest import folder_digest, hub_revision, is_hub_id
+from tamis.language.digest import folder_digest, hub_revision, is_cached, is_hub_id
 from tamis.recipe import Model
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -147,6 +147,16 @@ def tokenizer_identity(model: Model) -> dict[str, Any]:
     if model.path is not None:
         return {"files": folder_digest(Path(model.path), TOKENIZER)}
     return {"hub": model.location, "revision": _revision(model)}
+
+
+def cached(model: Model | str | None) -> bool:
+    """Whether a model, or an encoder by its folder or hub id, is on this machine already."""
+    if isinstance(model, Model):
+        return model.path is not None or is_cached(model.location, model.revision)
+    if model is None or Path(model).is_dir():
+        return True
+    name, _, revision = model.partition("@")
+    return is_cached(name, revision or None)
 
 
 @contextmanager

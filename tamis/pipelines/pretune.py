@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tamis.pipelines.columns import Columns
 from tamis.pipelines.context import Context
 from tamis.pipelines.pool import Snapshot
 from tamis.recipe import Budget, Model, Select
+from tamis.storage.artifact import Artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,31 @@ def models(ctx: Context, columns: Columns, name: str, heldout: np.ndarray) -> li
     """
     options = ctx.recipe.tuned[name]
     base = plan.model(ctx.recipe, options.model, f"tuned.{name}")
+    found = []
+    for number, (inner, manifest) in enumerate(manifests(ctx, columns, name, heldout)):
+        title = f"tune {name}" + (f", fold {number + 1}" if options.folds > 1 else "")
+        tuned, _ = tune.tune(inner, manifest.path, title=title)
+        found.append(evaluate.tuned_model(base, tuned))
+    return found
+
+
+def manifests(
+    ctx: Context, columns: Columns, name: str, heldout: np.ndarray
+) -> Iterator[tuple[Context, Artifact]]:
+    """What the model of each fold is tuned on, and the surroundings in which it is."""
+    options = ctx.recipe.tuned[name]
     recipe = ctx.recipe.model_copy(
         update={"name": name, "tune": options, "evaluate": None, "target": None}
     )
     inner = replace(ctx, recipe=recipe)
     everything = Select(method="random", options={}, budget=Budget(percent=100.0))
-    found = []
     for number in range(options.folds):
         aside = heldout.copy()
         if options.folds > 1:
             aside |= _members(columns.pool.column("content_key"), number, options.folds)
         chosen, _ = select.select(inner, columns, everything, [], aside)
         manifest, _ = export.export(inner, columns.pool, chosen, None, publish=False)
-        title = f"tune {name}" + (f", fold {number + 1}" if options.folds > 1 else "")
-        tuned, _ = tune.tune(inner, manifest.path, title=title)
-        found.append(evaluate.tuned_model(base, tuned))
-    return found
+        yield inner, manifest
 
 
 def _members(keys: pa.Array, number: int, folds: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from tamis.recipe import Model, Recipe
 from tamis.refiners import registry
 from tamis.refiners.base import Advance, Refined, Refiner, Row
 from tamis.storage import files
-from tamis.storage.artifact import Artifact, Maker, Store
+from tamis.storage.artifact import Artifact, Maker, Store, key_of
 
 # Raise by hand when the same outcomes give another table.
 VERSION = 1
@@ -44,7 +44,7 @@ def check(recipe: Recipe, store: Store, device: str) -> None:
             f"refine.model: one model writes all answers, so tuned.{block.model}.folds must be 1"
         )
     known = {*recipe.scores, *store.latest("signals")}
-    for column in sorted(_built(recipe, _untuned(recipe), device).needs()):
+    for column in sorted(_built(recipe, untuned(recipe), device).needs()):
         signal, dot, _ = column.partition(".")
         if dot and signal not in known:
             raise RecipeError(
@@ -60,17 +60,29 @@ def refine(ctx: Context, columns: Columns, heldout: np.ndarray) -> dict[str, tup
     Each version holds all rows of its source, those that no one looked at byte for byte, and
     `refinements-*.parquet`. What a killed run had finished is not asked again.
     """
-    refiner = _built(ctx.recipe, _model(ctx, columns, heldout), ctx.device)
+    found = versions(ctx, _model(ctx, columns, heldout), columns, heldout)
+    return {name: version.ensure() for name, version in found.items()}
+
+
+def versions(
+    ctx: Context, model: Model, columns: Columns, heldout: np.ndarray
+) -> dict[str, Version]:
+    """The refined version of every source by name, not made yet; `model` writes the answers."""
+    refiner = _built(ctx.recipe, model, ctx.device)
     needed = {name: columns.values(name) for name in sorted(refiner.needs())}
     numbers = {name: np.asarray(values) for name, values in needed.items()}
     standing, looked = refiner.standing(numbers, len(columns.pool))
     looked &= ~heldout
     standing[heldout] = "held_out"
-    made = {}
-    for name, key in columns.pool.sources.items():
-        source = ctx.store.get("samples", key)
-        made[name] = _Version(ctx, refiner, source, columns, standing, looked).ensure()
-    return made
+    return {
+        name: Version(ctx, refiner, ctx.store.get("samples", key), columns, standing, looked)
+        for name, key in columns.pool.sources.items()
+    }
+
+
+def needs(recipe: Recipe, device: str) -> frozenset[str]:
+    """The columns that the recipe's refiner reads."""
+    return frozenset(_built(recipe, untuned(recipe), device).needs())
 
 
 def ingested(store: Store, artifact: Artifact) -> Artifact:
@@ -79,7 +91,7 @@ def ingested(store: Store, artifact: Artifact) -> Artifact:
     return artifact if before is None else ingested(store, store.get("samples", before))
 
 
-def _untuned(recipe: Recipe) -> Model:
+def untuned(recipe: Recipe) -> Model:
     """The model that writes, or the one it is tuned from."""
     block = recipe.refine
     name = block.model if block else None
@@ -91,7 +103,7 @@ def _untuned(recipe: Recipe) -> Model:
 def _model(ctx: Context, columns: Columns, heldout: np.ndarray) -> Model:
     name = ctx.recipe.refine.model if ctx.recipe.refine else ""
     if name not in ctx.recipe.tuned:
-        return _untuned(ctx.recipe)
+        return untuned(ctx.recipe)
     return pretune.models(ctx, columns, name, heldout)[0]
 
 
@@ -99,14 +111,14 @@ def _built(recipe: Recipe, model: Model, device: str) -> Refiner:
     block = recipe.refine
     if block is None:
         raise RecipeError("the recipe has no block refine")
-    judge = plan.model(recipe, block.judge, "refine.judge") if block.judge else _untuned(recipe)
+    judge = plan.model(recipe, block.judge, "refine.judge") if block.judge else untuned(recipe)
     return registry.build(
         block.method, model=model, judge=judge, options=block.options, device=device
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
+class Version:
     """The refined version of one source. `standing` and `looked` are by row of the pool."""
 
     ctx: Context
@@ -118,11 +130,24 @@ class _Version:
 
     def ensure(self) -> tuple[Artifact, bool]:
         """The artefact, made if it is not there."""
+        return self.ctx.store.ensure("samples", self._inputs(), self._make, say=self.ctx.say)
+
+    @property
+    def key(self) -> str:
+        """The key of the artefact, whether or not it is there."""
+        return key_of("samples", self._inputs())
+
+    @property
+    def rows(self) -> int:
+        """How many contents the model looks at."""
+        return sum(len(self._wanted(part)) for part in self._parts())
+
+    def _inputs(self) -> dict[str, Any]:
         seen = hashlib.blake2b(digest_size=16)
         for part in self._parts():
             at = self._at(pq.read_table(part, columns=["id"]))
             seen.update(orjson.dumps([self.standing[at].tolist(), self.looked[at].tolist()]))
-        inputs = {
+        return {
             "version": VERSION,
             "refined_from": self.source.key,
             "method": self.refiner.name,
@@ -130,7 +155,6 @@ class _Version:
             **self.refiner.identity(),
             "standing": seen.hexdigest(),
         }
-        return self.ctx.store.ensure("samples", inputs, self._make, say=self.ctx.say)
 
     def _parts(self) -> list[Path]:
         return sorted(self.source.path.glob("part-*.parquet"))

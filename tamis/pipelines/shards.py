@@ -91,7 +91,7 @@ class Job:
 
     def run(self, shard: Shard, advance: Advance) -> int:
         """Score the rows of a shard; returns how many values were stored."""
-        rows = self._part(shard.number).take(pa.array(shard.rows))
+        rows = self.samples(shard)
         keys = rows.column(KEY).combine_chunks()
         values = self.group.score(rows.combine_chunks().to_batches()[0], advance=advance)
         for name, table in self._tables.items():
@@ -100,6 +100,10 @@ class Job:
             if len(wanted):
                 table.append(wanted, self.identities[name])
         return sum(int(mask.sum()) for mask in shard.lacking.values())
+
+    def samples(self, shard: Shard) -> pa.Table:
+        """The rows of a shard, with what a scorer reads."""
+        return self._part(shard.number).take(pa.array(shard.rows))
 
     @cached_property
     def group(self) -> registry.Group:

@@ -52,7 +52,7 @@ def ingest(ctx: Context, keys: Keys) -> Outcome:
         facts[name] = artifact.facts
         reused += old
     # Not pointed to: what people query as `samples` is the pool.
-    for name, source in _aside(ctx.recipe).items():
+    for name, source in aside(ctx.recipe).items():
         artifact, old = ingest_source(ctx.store, name, source, say=ctx.say, progress=ctx.progress)
         made[name] = artifact.key
         facts[name] = artifact.facts
@@ -60,7 +60,7 @@ def ingest(ctx: Context, keys: Keys) -> Outcome:
     return Outcome("ingest", made, reused, len(made) - reused, time.monotonic() - start, facts)
 
 
-def _aside(recipe: Recipe) -> dict[str, Source]:
+def aside(recipe: Recipe) -> dict[str, Source]:
     """Rows that are read beside the pool: those to evaluate on, and the target of the selection."""
     aside = {}
     evaluate = recipe.evaluate
@@ -105,7 +105,7 @@ def select(ctx: Context, keys: Keys) -> Outcome:
     facts = {"chosen": chosen.facts}
     reused = int(old)
     if ctx.recipe.evaluate is not None and ctx.recipe.evaluate.baseline is not None:
-        baseline, old = selecting.select(ctx, columns, _random(chosen), [], mask)
+        baseline, old = selecting.select(ctx, columns, alike(chosen), [], mask)
         made["baseline/selection"] = baseline.key
         facts["baseline"] = baseline.facts
         reused += old
@@ -126,8 +126,8 @@ def picked(ctx: Context, keys: Keys, columns: Columns, mask: np.ndarray) -> tupl
     )
 
 
-def _random(chosen: Artifact) -> Select:
-    """Random rows of the whole pool that cost as many tokens as the chosen ones."""
+def alike(chosen: Artifact) -> Select:
+    """The choice of random rows of the whole pool that cost as many tokens as the chosen ones."""
     facts = chosen.facts
     if "total_tokens" in facts:
         return Select(method="random", budget=Budget(tokens=facts["total_tokens"]))
@@ -142,7 +142,7 @@ def export(ctx: Context, keys: Keys) -> Outcome:
     made: dict[str, str] = {}
     facts: dict[str, Any] = {}
     reused = 0
-    for subset in _subsets(keys):
+    for subset in subsets(keys):
         selection = ctx.store.get("selections", keys[f"{subset}/selection"])
         artifact, old = exporting.export(
             ctx, columns.pool, selection, held, publish=subset == "chosen"
@@ -159,7 +159,7 @@ def tune(ctx: Context, keys: Keys) -> Outcome:
     made: dict[str, str] = {}
     facts: dict[str, Any] = {}
     reused = 0
-    for subset in _subsets(keys):
+    for subset in subsets(keys):
         manifest = ctx.store.get("manifests", keys[f"{subset}/manifest"])
         artifact, old = tuning.tune(ctx, manifest.path, title=f"tune on the {subset} rows")
         made[f"{subset}/model"] = artifact.key
@@ -175,8 +175,7 @@ def evaluate(ctx: Context, keys: Keys) -> Outcome:
     made: dict[str, str] = {}
     results: dict[str, Artifact] = {}
     reused = 0
-    names = [*_subsets(keys)] + (["untuned"] if _needed(ctx.recipe.tune).command is None else [])
-    for name in names:
+    for name in evaluated(ctx.recipe, keys):
         tuned = None if name == "untuned" else ctx.store.get("models", keys[f"{name}/model"])
         results[name], old = evaluation.evaluate(ctx, tuned, held, title=f"evaluate {name}")
         made[f"{name}/evaluation"] = results[name].key
@@ -196,8 +195,14 @@ def write_report(ctx: Context, keys: Keys) -> Outcome:
     return Outcome("report", {}, 0, 1, time.monotonic() - start, {"path": str(path)})
 
 
-def _subsets(keys: Keys) -> list[str]:
+def subsets(keys: Keys) -> list[str]:
+    """The subsets that a run has."""
     return [s for s in SUBSETS if f"{s}/selection" in keys]
+
+
+def evaluated(recipe: Recipe, keys: Keys) -> list[str]:
+    """What is evaluated: the model of every subset, and the one before any tuning."""
+    return [*subsets(keys)] + (["untuned"] if _needed(recipe.tune).command is None else [])
 
 
 def _needed(block: Block | None) -> Block:
