@@ -29,6 +29,7 @@ from tamis.pipelines import evaluate as evaluating
 from tamis.pipelines import opened
 from tamis.pipelines import run as running
 from tamis.pipelines.evaluate import ROWS
+from tamis.samples import decode_messages
 from tamis.storage import files
 from tamis.storage.artifact import Artifact
 
@@ -84,8 +85,8 @@ class Place:
         return self.work / self.size / "pools"
 
     def store(self, setting: Setting) -> Path:
-        """The store of a setting's cells."""
-        return self.work / self.size / setting.name
+        """The store of a setting's cells, which settings with the same pool share."""
+        return self.work / self.size / setting.pool
 
 
 def settings() -> dict[str, Setting]:
@@ -123,7 +124,7 @@ def compute(cell: Cell, place: Place) -> bool:
 
 def _score(setting: Setting, place: Place) -> None:
     """The signals that the cells of a setting share."""
-    done = place.store(setting) / "scored"
+    done = place.store(setting) / f"scored-{setting.name}"
     if not done.is_file():
         # By contestant: rows of a target get the signals that a method compares.
         for entry in setting.contestants.values():
@@ -148,8 +149,9 @@ def _context(setting: Setting, place: Place, given: list[str], entry: Mapping[st
         where["target.path"] = place.pools / f"{setting.target}.parquet"
     if place.model is not None:
         local = Path(place.model).is_dir()
-        where["models.base.path"] = place.model if local else "null"
-        where["models.base.hub"] = "null" if local else place.model
+        for name in recipe.load(_recipe(setting, place)).models:
+            where[f"models.{name}.path"] = place.model if local else "null"
+            where[f"models.{name}.hub"] = "null" if local else place.model
     over = [f"{name}={path}" for name, path in where.items()]
     loaded = recipe.load(_recipe(setting, place), [*over, *given])
     return running.context(loaded, say=console.say, progress=console.progress)
@@ -159,7 +161,7 @@ def _measured(cell: Cell, place: Place) -> dict[str, Any]:
     """Run the chain and gather what the page needs."""
     entry = cell.setting.contestants[cell.contestant]
     # What a setting scores was scored once, with the first seed; a run finds it by its name.
-    given = ["tuned=null", "scores=null", *entry.get("set", ()), f"seed={cell.seed}"]
+    given = ["scores=null", *entry.get("set", ()), f"seed={cell.seed}"]
     ctx = _context(cell.setting, place, given, entry)
     processor, start = time.process_time(), time.monotonic()
     summary = running.run(ctx, until="tune")
@@ -217,19 +219,20 @@ def _times(online: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _kept(ctx: Any, summary: running.Summary, place: Place) -> dict[str, Any]:
-    """What was chosen, with the truth that the method did not see."""
+    """What was chosen, held against the truth that the method did not see."""
     selection = ctx.store.get("selections", summary.keys["chosen/selection"])
-    table = pq.read_table(selection.path / "rows.parquet", columns=["kept"])
-    pool = opened.pool(ctx, summary.keys)
-    rows = pool.column("row").filter(table["kept"].combine_chunks()).to_pylist()
-    families = pool.column("family").filter(table["kept"].combine_chunks()).to_pylist()
-    path = Path(ctx.recipe.sources["pool"].paths[0])
-    wrong = set(json.loads((place.pools / "truth.json").read_text(encoding="utf-8"))["wrong"])
+    table = pq.read_table(selection.path / "rows.parquet", columns=["id", "kept"])
+    ids = table.filter(table["kept"])["id"].combine_chunks()
+    rows = opened.pool(ctx, summary.keys).rows(ids, ["id", "row", "family", "messages"])
+    right = files.read_json(place.pools / pools.TRUTH)
+    given = [messages[-1]["content"] for messages in decode_messages(rows["messages"])]
+    names, families = rows["row"].to_pylist(), rows["family"].to_pylist()
     return {
-        "rows": len(rows),
+        "rows": len(names),
         "tokens": selection.facts.get("total_tokens"),
-        # The other pools hold the same rows with right answers.
-        "wrong": sum(row in wrong for row in rows) if path.stem == "noisy" else 0,
+        "wrong": sum(
+            right.get(n, answer) != answer for n, answer in zip(names, given, strict=True)
+        ),
         "families": {name: families.count(name) for name in sorted(set(families))},
     }
 

@@ -8,7 +8,6 @@ cell takes minutes on a CPU.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tamis.storage import files
+
 SEED = 20
 SHORT = ("rotten_tomatoes", "glue_qqp", "commonsense_qa", "paws")
 # By size of the skewed pool, largest first.
 KINDS = (*SHORT[:3], "sciq", "paws", "ag_news", "dbpedia_14")
 COPIES = 0.2
+# The right answer of each row, by name; written last.
+TRUTH = "answers.json"
 _SHOWN = ["id", "instruction", "output", "family"]
 
 
@@ -50,7 +53,7 @@ SIZES = {
 def make(data: Path, tokenizer: str, size: str, folder: Path) -> None:
     """Write every pool under `folder`, once. `data` holds the labelled Parquet files, and
     `tokenizer` counts the tokens of a row."""
-    if (folder / "truth.json").is_file():
+    if (folder / TRUTH).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     from transformers import AutoTokenizer
@@ -60,9 +63,8 @@ def make(data: Path, tokenizer: str, size: str, folder: Path) -> None:
     _noisy(tables, cut, folder, rng)
     _skewed(tables, cut, folder, rng)
     _target(tables, cut, folder, rng)
-    wrong = tables.all("t0_noisy_pool")
-    wrong = wrong.filter(wrong.column("is_corrupted")).column("id").to_pylist()
-    (folder / "truth.json").write_text(json.dumps({"wrong": wrong}), encoding="utf-8")
+    right = (tables.all("t0_pool").column(name).to_pylist() for name in ("id", "output"))
+    files.write_json(folder / TRUTH, dict(zip(*right, strict=True)))
 
 
 class _Tables:

@@ -47,9 +47,11 @@ def test_pools_hold_no_truth_and_no_row_that_is_evaluated_on(
         "mixed": ("wanted", "target_choice", "target_heldout"),
     }.items():
         assert not any(rows[pool] & rows[other] for other in others)
-    wrong = set(json.loads((tmp_path / "truth.json").read_text())["wrong"])
+    right = json.loads((tmp_path / pools.TRUTH).read_text())
+    pairs = read["noisy"].select(["row", "output"]).to_pylist()
+    wrong = {pair["row"] for pair in pairs if right[pair["row"]] != pair["output"]}
     assert rows["uncorrupted"] == rows["noisy"] - wrong
-    assert 0.2 < len(rows["noisy"] & wrong) / len(rows["noisy"]) < 0.35
+    assert 0.2 < len(wrong) / len(pairs) < 0.35
     assert read["noisy"].column("instruction") == read["clean"].column("instruction")
     counts = pc.value_counts(read["skewed_heldout"].column("family")).field("counts")
     assert len(set(counts.to_pylist())) == 1
