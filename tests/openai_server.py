@@ -5,7 +5,8 @@ texts of the first, second ... request of the same content; `echo`, the last mes
 `by_content`, texts for requests that hold a mark; `faults`, what goes wrong at the first tries of
 each content (a status, "hang", "garbage", "html", "shape", "drop"), of requests that hold `mark` if
 there is one, `forever` if the last one stays; `top`, log-probabilities of likely tokens; `key`, the
-key that is needed; `usage`, tokens it says a reply took; `delay` in seconds. GET tells the requests
+key that is needed; `usage`, tokens it says a reply took; `delay` in seconds; `cut`, what a text
+ends with that was cut off. GET tells the requests
 it had and how many at once.
 """
 
@@ -103,15 +104,16 @@ class Handler(BaseHTTPRequestHandler):
 def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
     top = SCRIPT.get("top")
     usage = {"usage": {"total_tokens": SCRIPT["usage"]}} if "usage" in SCRIPT else {}
+    end = {"finish_reason": "length" if text.endswith(SCRIPT.get("cut", "\0")) else "stop"}
     if "messages" not in body:
         told = {"tokens": [text], "top_logprobs": [top]} if body.get("logprobs") and top else None
-        return {"choices": [{"text": text, "logprobs": told}], **usage}
+        return {"choices": [{"text": text, "logprobs": told, **end}], **usage}
     told = None
     if body.get("logprobs") and top:
         likely = [{"token": token, "logprob": p} for token, p in top.items()]
         told = {"content": [{"token": text, "logprob": 0.0, "top_logprobs": likely}]}
     message = {"role": "assistant", "content": text}
-    return {"choices": [{"message": message, "logprobs": told}], **usage}
+    return {"choices": [{"message": message, "logprobs": told, **end}], **usage}
 
 
 if __name__ == "__main__":

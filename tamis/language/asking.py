@@ -43,22 +43,22 @@ class Asker(Protocol):
 def check(model: Model, user: str, max_tokens: int) -> None:
     """Raise if the weights are not here or read no more than the reply takes, or if the endpoint
     lacks its key; loads nothing."""
+    if max_tokens < 1:
+        raise RecipeError(f"{user} writes up to {max_tokens} tokens: let it write 1 or more")
     if model.endpoint is not None:
         endpoint.check(model, user)
         return
     load.check(model)
-    if load.max_length(model) <= 2 * max_tokens:
+    if max_tokens >= load.max_length(model):
         raise RecipeError(
-            f"{user} writes up to {max_tokens} tokens, and {model.location} reads "
-            f"{load.max_length(model)} in all: take a model that reads more"
+            f"{user} writes up to {max_tokens} tokens, and {model.location} takes "
+            f"{load.max_length(model)} in all: another model, or fewer tokens"
         )
 
 
 def identity(model: Model) -> dict[str, Any]:
     """What determines the replies."""
-    if model.endpoint is not None:
-        return endpoint.identity(model)
-    return {"model": load.identity(model)}
+    return load.identity(model) if model.endpoint is None else endpoint.identity(model)
 
 
 def opened(model: Model, device: str) -> Asker:
@@ -102,7 +102,7 @@ class Local:
         tell(len(prompts) - len(left))
         texts = self._written([ids[i] for i in left], max_tokens, tell)
         for i, text in zip(left, texts, strict=True):
-            replies[i] = Reply(text, ())
+            replies[i] = text
         return replies
 
     def excess(self, prompt: Prompt, max_tokens: int, cue: str) -> int:
@@ -150,7 +150,7 @@ class Local:
 
     def _written(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, advance: Callable[[int], None]
-    ) -> list[str]:
+    ) -> list[Reply]:
         found = sample(
             self._engine,
             prompts,
@@ -164,4 +164,7 @@ class Local:
             advance=advance,
         )
         decode = self._engine.tokenizer.decode
-        return [decode(answer.ids, skip_special_tokens=True) for (answer,) in found]
+        return [
+            Reply(decode(answer.ids, skip_special_tokens=True), (), answer.ended)
+            for (answer,) in found
+        ]

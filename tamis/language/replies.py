@@ -15,11 +15,12 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered: the `text`, and of each token that it told, in order, the token and
-    the natural log-probabilities of the likeliest ones in its place."""
+    """What a model answered: the `text`; of each token that was told, in order, the token and the
+    natural log-probabilities of the likeliest ones in its place; `ended` False where it was cut."""
 
     text: str
     tokens: tuple[tuple[str, Mapping[str, float]], ...]
+    ended: bool = True
 
 
 class Unusable(Exception):
@@ -48,7 +49,7 @@ def read(found: Mapping[str, Any]) -> Reply:
             tokens = tuple((t, {k: float(v) for k, v in (top or {}).items()}) for t, top in pairs)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise Unusable(f"a reply of another shape: {str(found)[:200]}") from error
-    return Reply(text or "", tokens)
+    return Reply(text or "", tokens, choice.get("finish_reason") != "length")
 
 
 def usage(found: Mapping[str, Any], most: int) -> int:

@@ -65,7 +65,7 @@ def model(recipe: Recipe, name: str | None, where: str) -> Model:
         raise RecipeError(f"models.{name}: there is no folder {found.path}")
     if found.endpoint is None:
         return found
-    if not where.startswith("scores."):
+    if not where.startswith("scores.") and where != "refine.model":
         raise RecipeError(f"{where}: {name} is an endpoint; a model with path or hub is needed")
     cache = found.endpoint.cache or str(Path(recipe.store) / "replies")
     return found.model_copy(update={"endpoint": found.endpoint.model_copy(update={"cache": cache})})

@@ -8,11 +8,14 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from tamis.language.endpoint import Client
 from tamis.language.exchange import Exchange, exchange
 from tamis.language.forward import Engine, Pass
 from tamis.language.render import prompt, render
+from tamis.language.replies import Reply
 from tamis.language.sample import sample, stops
 from tamis.language.template import RenderError
+from tamis.recipe import Model
 
 Advance = Callable[[int], None]
 Messages = Sequence[Mapping[str, Any]]
@@ -83,15 +86,26 @@ class Written:
     ended: bool
 
 
+Writer = Engine | Client
+
+
+def writer(model: Model, device: str) -> Writer:
+    """The one that writes with this model: its weights here, or the server it is behind."""
+    return Engine(model, device) if model.endpoint is None else Client(model)
+
+
 def write(
-    engine: Engine,
+    engine: Writer,
     rows: Sequence[tuple[Messages, Any]],
     *,
     max_new_tokens: int,
     advance: Advance = lambda _: None,
 ) -> list[Written | None]:
     """The most probable answer to each of the rows (messages before it, tools); None where the
-    template refuses them. Requests that leave no room for the answer are cut from their left."""
+    template or the server refuses them. Requests that leave no room for the answer are cut from
+    their left. A server is asked about rows without tools only."""
+    if isinstance(engine, Client):
+        return _served(engine, rows, max_new_tokens, advance)
     room = engine.max_length - max_new_tokens
     prompts: dict[int, list[int]] = {}
     for i, (messages, tools) in enumerate(rows):
@@ -118,6 +132,23 @@ def write(
     for i, (answer,) in zip(prompts, found, strict=True):
         text = engine.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
         written[i] = Written(text, answer.ended)
+    return written
+
+
+def _served(
+    client: Client, rows: Sequence[tuple[Messages, Any]], max_new_tokens: int, advance: Advance
+) -> list[Written | None]:
+    prompts = {
+        i: [{"role": m["role"], "content": m["content"] or ""} for m in messages]
+        for i, (messages, tools) in enumerate(rows)
+        if not tools and not any(m["role"] == "tool" or m.get("tool_calls") for m in messages)
+    }
+    advance(len(rows) - len(prompts))
+    replies = client.ask(list(prompts.values()), max_tokens=max_new_tokens, done=advance)
+    written: list[Written | None] = [None] * len(rows)
+    for i, reply in zip(prompts, replies, strict=True):
+        if isinstance(reply, Reply):
+            written[i] = Written(reply.text.strip(), reply.ended)
     return written
 
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tamis.errors import RecipeError
-from tamis.language import load
+from tamis.language import asking, load
 from tamis.language.exchange import Exchange, exchange
 from tamis.language.forward import Engine
 from tamis.language.question import Case, Question, ask, check_answers
 from tamis.numerics.above import Ties, above
 from tamis.numerics.options import Answers
 from tamis.recipe import Model
-from tamis.refiners.base import Advance, Refined, Row, write
+from tamis.refiners.base import Advance, Refined, Row, Writer, write, writer
 
 Scope = Literal["low_confidence", "all"]
 _ASKED = "Which response is better?"
@@ -89,7 +89,7 @@ class ClearCorrect:
         """Both models, the options and the wording."""
         own = ("column", "threshold", "ties", "eta", "scope", "max_new_tokens")
         return {
-            "model": load.identity(self.model),
+            "model": asking.identity(self.model),
             "judge": load.identity(self.judge),
             "prompts": _PROMPTS,
             **{name: getattr(self, name) for name in own},
@@ -99,13 +99,8 @@ class ClearCorrect:
         """Raise if an option is out of range or a model is missing."""
         if not 0 <= self.eta <= 1:
             raise RecipeError(f"clear_correct.eta must lie in 0..1, got {self.eta}")
-        for model in (self.model, self.judge):
-            load.check(model)
-        if not 0 < self.max_new_tokens < load.max_length(self.model):
-            raise RecipeError(
-                f"clear_correct.max_new_tokens must lie below the {load.max_length(self.model)} "
-                f"tokens of the model, got {self.max_new_tokens}"
-            )
+        asking.check(self.model, self.name, self.max_new_tokens)
+        load.check(self.judge)
 
     def standing(self, columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
         """keep and drop by the threshold over all rows; looks at all rows or those to drop."""
@@ -124,7 +119,7 @@ class ClearCorrect:
                 found[i] = Refined(None, pair)
         advance(len(found))
         written = write(
-            self._engine,
+            self._writer,
             [(pair.before, rows[i].tools) for i, pair in pairs.items()],
             max_new_tokens=self.max_new_tokens,
             advance=advance,
@@ -132,7 +127,7 @@ class ClearCorrect:
         tried: dict[int, str] = {}
         for (i, pair), answer in zip(pairs.items(), written, strict=True):
             if answer is None or not answer.text or not answer.ended:
-                why = "not_rendered" if answer is None else "empty" if not answer.text else "cut"
+                why = "not_written" if answer is None else "empty" if not answer.text else "cut"
                 found[i] = Refined(None, f"candidate_{why}", before=pair.answer)
             elif answer.text.split() == pair.answer.split():
                 found[i] = Refined(None, "tie", before=pair.answer, candidate=answer.text)
@@ -173,12 +168,13 @@ class ClearCorrect:
         return Refined("correct", "candidate", whole, pair.answer, text, text, told)
 
     @cached_property
-    def _engine(self) -> Engine:
-        return Engine(self.model, self.device)
+    def _writer(self) -> Writer:
+        return writer(self.model, self.device)
 
     @cached_property
     def _judge(self) -> Engine:
-        return self._engine if self.judge == self.model else Engine(self.judge, self.device)
+        same = self.judge == self.model and isinstance(self._writer, Engine)
+        return self._writer if same else Engine(self.judge, self.device)
 
 
 def _case(pair: Exchange, first: str, second: str) -> Case:

@@ -11,12 +11,22 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tamis.errors import RecipeError
-from tamis.language import load
+from tamis.language import asking, load
 from tamis.language.exchange import Exchange, exchange
 from tamis.language.forward import Engine
 from tamis.language.question import Case, ask, both_orders, check_answers
 from tamis.recipe import Model
-from tamis.refiners.base import Advance, Messages, Refined, Row, Written, logprobs, write
+from tamis.refiners.base import (
+    Advance,
+    Messages,
+    Refined,
+    Row,
+    Writer,
+    Written,
+    logprobs,
+    write,
+    writer,
+)
 from tamis.refiners.checkers import CHECKERS, Verdict
 
 Checker = Literal["exact", "contains", "numeric", "llm"]
@@ -75,7 +85,7 @@ class S3ft:
         """The models, the options and the wording."""
         judged = "llm" in self.checkers
         return {
-            "model": load.identity(self.model),
+            "model": asking.identity(self.model),
             "judge": load.identity(self.judge) if judged else None,
             "prompts": _PROMPTS,
             "checkers": list(self.checkers),
@@ -92,13 +102,9 @@ class S3ft:
             re.compile(self.form or "")
         except re.error as error:
             raise RecipeError(f"s3ft.form is no regular expression: {error}") from error
-        for model in (self.model, self.judge):
-            load.check(model)
-        if not 0 < self.max_new_tokens < load.max_length(self.model):
-            raise RecipeError(
-                f"s3ft.max_new_tokens must lie below the {load.max_length(self.model)} tokens of "
-                f"the model, got {self.max_new_tokens}"
-            )
+        asking.check(self.model, self.name, self.max_new_tokens)
+        if "llm" in self.checkers:
+            load.check(self.judge)
 
     def standing(self, columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
         """gold; looks at all rows."""
@@ -131,7 +137,7 @@ class S3ft:
         there = [i for i, (messages, _) in enumerate(rows) if messages is not None]
         given = [(rows[i][0] or [], rows[i][1]) for i in there]
         advance(len(rows) - len(there))
-        found = write(self._engine, given, max_new_tokens=self.max_new_tokens, advance=advance)
+        found = write(self._writer, given, max_new_tokens=self.max_new_tokens, advance=advance)
         written: list[Written | None] = [None] * len(rows)
         for i, text in zip(there, found, strict=True):
             written[i] = text
@@ -174,13 +180,15 @@ class S3ft:
         return ["error" if np.isnan(v) else "yes" if v > self.tau else "no" for v in p]
 
     def _with_logprobs(self, rows: Sequence[Row], outcomes: list[Refined]) -> list[Refined]:
-        """Adds the mean log-probability a token of the answer before and after: it should rise."""
+        """Adds the mean log-probability a token of the answer before and after: it should rise. A
+        server tells none of texts that it did not write."""
         changed = [i for i, outcome in enumerate(outcomes) if outcome.messages is not None]
-        if not changed:
+        engine = self._writer
+        if not changed or not isinstance(engine, Engine):
             return outcomes
         tools = [rows[i].tools for i in changed]
-        before = logprobs(self._engine, [rows[i].messages for i in changed], tools)
-        after = logprobs(self._engine, [outcomes[i].messages or [] for i in changed], tools)
+        before = logprobs(engine, [rows[i].messages for i in changed], tools)
+        after = logprobs(engine, [outcomes[i].messages or [] for i in changed], tools)
         for i, gold, taken in zip(changed, before, after, strict=True):
             told = outcomes[i].confidences
             told = {**told, "logprob_before": gold, "logprob_after": taken}
@@ -188,12 +196,13 @@ class S3ft:
         return outcomes
 
     @cached_property
-    def _engine(self) -> Engine:
-        return Engine(self.model, self.device)
+    def _writer(self) -> Writer:
+        return writer(self.model, self.device)
 
     @cached_property
     def _judge(self) -> Engine:
-        return self._engine if self.judge == self.model else Engine(self.judge, self.device)
+        same = self.judge == self.model and isinstance(self._writer, Engine)
+        return self._writer if same else Engine(self.judge, self.device)
 
 
 def _outcome(

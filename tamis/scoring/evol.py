@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tamis import samples
 from tamis.errors import RecipeError
-from tamis.language import endpoint, load
+from tamis.language import asking, endpoint, load
 from tamis.language.choices import after
 from tamis.language.endpoint import Client
 from tamis.language.forward import Done, Engine
@@ -78,9 +78,7 @@ class Evol:
     def identity(self) -> Mapping[str, Any]:
         """The model and the templates in use."""
         templates = {axis: getattr(self, axis) for axis in sorted(set(self.axes))}
-        served = self.model.endpoint is not None
-        model = endpoint.identity(self.model) if served else load.identity(self.model)
-        return {"model": model, "templates": templates}
+        return {"model": asking.identity(self.model), "templates": templates}
 
     def check(self) -> None:
         """Raise if the model is not there, or was trained with other templates."""

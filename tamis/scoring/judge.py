@@ -70,7 +70,7 @@ class Judge:
     def identity(self) -> Mapping[str, Any]:
         """The model, the rubric and the cut."""
         given = {"rubric": self.rubric, "highest": self.highest, "max_chars": self.max_chars}
-        return {**asking.identity(self.model), **given, "task": TASK, "cue": CUE}
+        return {"model": asking.identity(self.model), **given, "task": TASK, "cue": CUE}
 
     def check(self) -> None:
         """Raise if the model or the key of its endpoint is missing, or an option is out of

@@ -68,7 +68,7 @@ def test_what_is_no_candidate(refiner, row):
     found = refiner(texts, {"unread": [np.nan] * 3}).refine(
         [row(q, f"old {q}") for q in "abcde"], advance=lambda _: None
     )
-    reasons = ["candidate_empty", "candidate_cut", "candidate_not_rendered", "tie", "parse_fail"]
+    reasons = ["candidate_empty", "candidate_cut", "candidate_not_written", "tie", "parse_fail"]
     assert [f.reason for f in found] == reasons
     assert all(f.messages is None and f.action is None for f in found)
 
@@ -134,7 +134,7 @@ def test_properties_of_the_actions():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"eta": 1.5}, "eta"), ({"max_new_tokens": 4096}, "below the 2048")]
+    ("options", "message"), [({"eta": 1.5}, "eta"), ({"max_new_tokens": 4096}, "4096 tokens, and .* takes 2048")]
 )
 def test_options_are_checked(lm, options, message):
     with pytest.raises(RecipeError, match=message):

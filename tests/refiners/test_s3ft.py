@@ -141,7 +141,7 @@ def test_texts():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"tau": 1.0}, "tau"), ({"form": "("}, "regular"), ({"max_new_tokens": 0}, "below the")],
+    [({"tau": 1.0}, "tau"), ({"form": "("}, "regular"), ({"max_new_tokens": 0}, "up to 0 tokens")],
 )
 def test_options_are_checked(lm, options, message):
     with pytest.raises(RecipeError, match=message):

@@ -80,7 +80,7 @@ class LlmTags:
     def identity(self) -> Mapping[str, Any]:
         """The model, the task and the cut."""
         given = {"task": self._task, "again": AGAIN, "cue": CUE, "max_chars": self.max_chars}
-        return {**asking.identity(self.model), **given}
+        return {"model": asking.identity(self.model), **given}
 
     def check(self) -> None:
         """Raise if the model or the key of its endpoint is missing, or the cut is out of range."""

@@ -70,7 +70,7 @@ class MiddoQuality:
     def identity(self) -> Mapping[str, Any]:
         """The model, the questions and the cut."""
         given = {"task": TASK, "aspects": ASPECTS, "max_chars": self.max_chars}
-        return {**asking.identity(self.model), **given, "cue": CUE}
+        return {"model": asking.identity(self.model), **given, "cue": CUE}
 
     def check(self) -> None:
         """Raise if the model or the key of its endpoint is missing, or the cut is out of range."""
