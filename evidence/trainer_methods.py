@@ -1,23 +1,29 @@
 """What each tuning method costs and what it reaches: the table of docs/trainer.md.
 
     python -m evidence.trainer_methods --pool t0_pool.parquet --eval t0_eval.parquet \\
-        --model base-17m --out results.json --markdown table.md
+        --model base-17m --out results.json --docs docs/trainer.md
 
 Pool and evaluation have the columns `id`, `instruction`, `output`, `family`. Every method trains on
-the same rows in the same steps, in a process of its own, so that the peak of memory is its own.
-Rates are the methods' defaults times a factor, since those are for models a hundred times as large;
-the table tells the rate that was used. Held-out: -log p in nats a token, and exact match of greedy
-answers; methods with virtual tokens are asked for the former alone. Without `--methods`, all.
+the same rows in the same steps. Its rate is the best of three around a guess (of two where it is
+not one of the most used), by the loss on rows of the pool that no run trains on, after runs of a
+third of the steps; the evaluation rows are looked at once, after the run at that rate. Each method
+has a process of its own, so that its peak of memory is its own. Held-out: -log p in nats a token,
+and exact match of greedy answers; methods with virtual tokens are asked for the former alone.
+
+A method is written to `--out` as soon as it is measured, and one that is there is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +33,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tamis.errors import TamisError
 from tamis.recipe import Model, Tune
 from tamis.samples import MESSAGES, encode_message
 from tamis.trainer import methods
 
 FAMILIES = ("rotten_tomatoes", "glue_qqp", "commonsense_qa", "paws")
-# Defaults are for billions of parameters; these reach their best rate on tens of millions.
-FACTOR = {"full": 50.0, "adapter": 10.0}
+# Blocks of the recipe, by the name in the table. Ranks and intervals that fit a model of millions.
+CASES: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora": {"method": "lora"},
+    "lisa": {"method": "lisa", "options": {"interval": 5}},
+    "lift": {"method": "lift", "options": {"rank": 16, "filter_rank": 32, "interval": 10}},
+    "lora, init: eva": {"method": "lora", "options": {"init": "eva"}},
+    "s2ft": {"method": "s2ft", "options": {"down_proj": 0.1}},
+    "freeze_bottom": {"method": "freeze_bottom", "options": {"layers": 4}},
+    "trainable_tokens": {"method": "trainable_tokens", "options": {"ids": list(range(8))}},
+}
+# Defaults are for billions of parameters; a guess of what tens of millions take.
+GUESS = {"full": 50.0, "adapter": 20.0}
+OWN_GUESS = {"prompt": 5.0, "prefix": 5.0, "p_tuning": 5.0, "cpt": 5.0, "neuroada": 1.0}
+TRIED = (0.5, 2.0)
+TRIED_LONGER = dict.fromkeys(("full", "lora", "lisa", "lift"), (0.25, 1.0, 4.0))
 COLUMNS = {
     "method": "method",
     "rate": "rate",
@@ -43,40 +64,34 @@ COLUMNS = {
     "held-out NLL": "nll",
     "exact match": "exact_match",
 }
+SETTINGS = ("families", "rows", "check_rows", "eval_rows", "steps", "rows_per_step", "seed")
+BEGIN, END = "<!-- evidence.trainer_methods -->", "<!-- end -->"
 
 
 def main() -> None:
-    """Run every method in a process of its own and write the table."""
+    """Measure what is not measured yet, and write the table."""
     given = _arguments()
-    if given.one is not None:
+    if given.one:
         print(json.dumps(measure(given.one, given)))
         return
-    found = []
-    for name in given.methods or ["untuned", *methods.names()]:
-        done = subprocess.run(
-            [sys.executable, "-m", "evidence.trainer_methods", *sys.argv[1:], "--one", name],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            found.append(json.loads(done.stdout.strip().splitlines()[-1]))
-            print("  ".join(f"{title} {_told(found[-1][key])}" for title, key in COLUMNS.items()))
-        else:
-            print(f"{name}: failed, see above", file=sys.stderr)
-    result = {
-        "settings": {k: v for k, v in vars(given).items() if k not in _PLACES},
-        "cores": os.cpu_count(),
-        "load": [round(x, 2) for x in os.getloadavg()],
-        "methods": found,
-    }
-    if given.out is not None:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if given.markdown is not None:
-        given.markdown.write_text(markdown(found), encoding="utf-8")
+    cases = given.methods or ["untuned", *all_cases()]
+    result = _begun(given)
+    for name in cases:
+        if name not in result["methods"]:
+            line = _alone(name)
+            if line is None:
+                continue
+            result["methods"][name] = line
+            _write(given.out, json.dumps(result, indent=1) + "\n")
+        print("  ".join(_told(result["methods"][name].get(key)) for key in COLUMNS.values()))
+    if given.docs is not None:
+        put(given.docs, markdown(result))
 
 
-_PLACES = {"pool", "eval", "model", "out", "markdown", "one"}
+def all_cases() -> dict[str, dict[str, Any]]:
+    """Every method of the registry, and further forms of some."""
+    others = {n: {"method": n, "options": dict(methods.get(n).example)} for n in methods.names()}
+    return CASES | {n: block for n, block in others.items() if n not in CASES}
 
 
 def _arguments() -> argparse.Namespace:
@@ -84,76 +99,156 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--eval", type=Path, required=True)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, help="a page that holds the table")
     parser.add_argument("--families", nargs="*", default=list(FAMILIES))
-    parser.add_argument("--methods", nargs="*")
-    parser.add_argument("--rows", type=int, default=1000, help="of the pool")
-    parser.add_argument("--eval-rows", type=int, default=80)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--rows-per-step", type=int, default=32)
-    parser.add_argument("--factor", type=float, help="on every default rate, in place of ours")
+    parser.add_argument("--methods", nargs="*", help="default: all")
+    parser.add_argument("--rows", type=int, default=1000, help="of the pool, to train on")
+    parser.add_argument("--check-rows", type=int, default=40, help="of the pool, for the rate")
+    parser.add_argument("--eval-rows", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rows-per-step", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
 
 
+def _begun(given: argparse.Namespace) -> dict[str, Any]:
+    """What is measured already, of the same settings."""
+    settings = {name: getattr(given, name) for name in SETTINGS}
+    if given.out.is_file():
+        found: dict[str, Any] = json.loads(given.out.read_text(encoding="utf-8"))
+        if found["settings"] != settings:
+            sys.exit(f"{given.out} is of other settings: {found['settings']}; name another file")
+        return found
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count()
+    return {"settings": settings, "device": given.device, "threads": threads, "methods": {}}
+
+
+def _alone(name: str) -> dict[str, Any] | None:
+    """A line of the table, measured in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "evidence.trainer_methods", *sys.argv[1:], "--one", name],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(f"{name}: failed, see above", file=sys.stderr)
+        return None
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
 def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Tune by a method, or not, and evaluate; one line of the table."""
+    """Find a rate, tune by a method at it, or not, and evaluate; one line of the table."""
+    heldout = Asked(rows(given.eval, given, 0, given.eval_rows), generate=16)
+    if name == "untuned":
+        return {"method": name, **scored(_base(given), heldout, given.device)}
+    tried = tries(name, given)
+    rate = min(tried, key=lambda t: math.inf if t[1] is None else t[1])[0]
+    found = tuned(all_cases()[name], given, rate, given.steps, heldout)
+    return {"method": name, "tried": tried, **found}
+
+
+def tries(name: str, given: argparse.Namespace) -> list[tuple[float, float | None]]:
+    """Rates, and the loss each leads to on rows of the pool that no run trains on; None where it
+    diverged."""
+    block = all_cases()[name]
+    kind = methods.get(block["method"])
+    guess = methods.build(block["method"], block.get("options")).learning_rate
+    guess *= OWN_GUESS.get(block["method"], GUESS[kind.kind])
+    check = Asked(rows(given.pool, given, given.rows, given.check_rows), generate=0)
+    tried: list[tuple[float, float | None]] = []
+    for rate in (float(f"{guess * factor:.3g}") for factor in TRIED_LONGER.get(name, TRIED)):
+        try:
+            tried.append((rate, tuned(block, given, rate, given.steps // 3, check)["nll"]))
+        except TamisError as error:
+            print(f"{name} at {rate}: {error}", file=sys.stderr)
+            tried.append((rate, None))
+    return tried
+
+
+class Asked:
+    """Rows to evaluate on, and how many tokens to generate."""
+
+    def __init__(self, table: pa.Table, generate: int):
+        self.table, self.generate = table, generate
+
+
+def tuned(
+    block: dict[str, Any], given: argparse.Namespace, rate: float, steps: int, asked: Asked
+) -> dict[str, Any]:
+    """The figures of a run of so many steps."""
     from tamis.trainer.tune import tune
 
-    base = Model(path=str(given.model), prompt_style="chat")
-    heldout = table(given.eval, given.families, given.eval_rows, given.seed)
-    if name == "untuned":
-        empty = dict.fromkeys(COLUMNS.values())
-        return {**empty, "method": name, **scored(base, heldout, given.device)}
-    kind = methods.get(name)
-    method = methods.build(name, kind.example)
-    factor = given.factor or (1.0 if not kind.packable else FACTOR[kind.kind])
+    kind = methods.get(block["method"])
     options = Tune(
-        method=name,
-        options=dict(kind.example),
+        **block,
         epochs=given.steps * given.rows_per_step / given.rows,
-        max_steps=given.steps,
+        max_steps=steps,
         rows_per_step=given.rows_per_step,
         packing="best_fit" if kind.packable else "none",
-        learning_rate=method.learning_rate * factor,
-        save_every=given.steps,
+        learning_rate=rate,
+        save_every=steps,
     )
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         report = tune(
-            table(given.pool, given.families, given.rows, given.seed),
-            base,
+            rows(given.pool, given, 0, given.rows),
+            _base(given),
             options,
             seed=given.seed,
             device=given.device,
             folder=Path(folder),
             say=lambda line: print(line, file=sys.stderr),
-            progress=quietly,
+            progress=clock,
         )
         place = Path(folder) / "model"
         figures = (
-            scored(_tuned(base, kind.kind, place), heldout, given.device)
+            scored(_left(given, place), asked, given.device)
             if kind.packable
-            else {"nll": _nll_behind_virtual_tokens(base, place, heldout), "exact_match": None}
+            else {"nll": _nll_behind_virtual_tokens(_base(given), place, asked.table)}
         )
     return {
-        "method": name,
         "rate": report["learning_rate"],
         "trainable": 100 * report["trainable_share"],
         "peak_mb": report["peak_memory_bytes"] / 2**20,
-        "tokens_per_second": report["tokens_seen"] / report["seconds"],
+        "tokens_per_second": report["tokens_seen"] / clock.seconds,
         **figures,
     }
 
 
-def table(path: Path, families: list[str], rows: int, seed: int) -> pa.Table:
-    """Random rows of these families, as the trainer and the evaluation take them."""
+class Clock:
+    """Progress that shows nothing and counts the seconds of the block: of the processor on a CPU,
+    where others may be at work too."""
+
+    seconds = 0.0
+
+    @contextmanager
+    def __call__(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        start = time.process_time()
+        yield lambda rows: None
+        self.seconds = time.process_time() - start
+
+
+def _base(given: argparse.Namespace) -> Model:
+    return Model(path=str(given.model), prompt_style="chat")
+
+
+def _left(given: argparse.Namespace, place: Path) -> Model:
+    """The tuned model in a folder."""
+    adapter = (place / "adapter_config.json").is_file()
+    return _base(given).model_copy(update={"adapter" if adapter else "path": str(place)})
+
+
+def rows(path: Path, given: argparse.Namespace, first: int, count: int) -> pa.Table:
+    """Some rows of these families in a random order, as trainer and evaluation take them."""
     read = pq.read_table(path)
-    read = read.filter(pc.is_in(read.column("family"), pa.array(families)))
-    order = np.random.default_rng(seed).permutation(read.num_rows)[:rows]
-    read = read.take(np.sort(order))
+    read = read.filter(pc.is_in(read.column("family"), pa.array(given.families)))
+    order = np.random.default_rng(given.seed).permutation(read.num_rows)
+    read = read.take(np.sort(order[first : first + count]))
     pairs = zip(read["instruction"].to_pylist(), read["output"].to_pylist(), strict=True)
     messages = [
         [
@@ -175,17 +270,15 @@ def table(path: Path, families: list[str], rows: int, seed: int) -> pa.Table:
     )
 
 
-def scored(model: Model, heldout: pa.Table, device: str) -> dict[str, Any]:
-    """Held-out NLL and exact match."""
+def scored(model: Model, asked: Asked, device: str) -> dict[str, Any]:
+    """NLL, and exact match where something is generated."""
     from tamis.trainer.evaluate import evaluate, metrics
 
-    rows = evaluate(heldout, model, max_new_tokens=16, device=device, progress=quietly)
-    found = metrics(rows, resamples=100, seed=0)
-    return {"nll": found["nll"]["value"], "exact_match": found["exact_match"]["value"]}
-
-
-def _tuned(base: Model, kind: str, folder: Path) -> Model:
-    return base.model_copy(update={"adapter" if kind == "adapter" else "path": str(folder)})
+    table = evaluate(
+        asked.table, model, max_new_tokens=asked.generate, device=device, progress=Clock()
+    )
+    found = metrics(table, resamples=100, seed=0)
+    return {name: found[name]["value"] for name in ("nll", "exact_match") if name in found}
 
 
 def _nll_behind_virtual_tokens(base: Model, folder: Path, heldout: pa.Table) -> float:
@@ -197,39 +290,61 @@ def _nll_behind_virtual_tokens(base: Model, folder: Path, heldout: pa.Table) -> 
     from tamis.trainer.data import prepare
 
     limit = max_length(base)
-    rows = prepare(heldout, load_tokenizer(base), prompt_style=base.prompt_style, max_length=limit)
+    found = prepare(heldout, load_tokenizer(base), prompt_style=base.prompt_style, max_length=limit)
     model = PeftModel.from_pretrained(load_model(base, "cpu"), folder).eval()
     total, tokens = 0.0, 0
-    for i in range(len(rows)):
-        ids, labels = (torch.from_numpy(a)[None] for a in rows.row(i))
+    for i in range(len(found)):
+        ids, labels = (torch.from_numpy(a)[None] for a in found.row(i))
         with torch.inference_mode():
-            loss = model(input_ids=ids, labels=labels, attention_mask=torch.ones_like(ids)).loss
-        trained = int((labels != -100).sum())
-        total, tokens = total + float(loss) * trained, tokens + trained
+            # Virtual tokens give logits of their own, before those of the row.
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logp = torch.log_softmax(logits[0, -ids.shape[1] : -1].float(), dim=-1)
+        at = (labels[0, 1:] != -100).nonzero()[:, 0]
+        total -= float(logp[at, labels[0, 1:][at]].double().sum())
+        tokens += len(at)
     return total / tokens
 
 
-def markdown(found: list[dict[str, Any]]) -> str:
-    """The table."""
+def markdown(result: dict[str, Any]) -> str:
+    """The table, and how it was made."""
+    made = result["settings"]
+    said = (
+        f"{made['steps']} steps of {made['rows_per_step']} rows, {made['rows']:,} rows of the T0 "
+        f"families {', '.join(made['families'])}; base-17m on {result['threads']} thread of a CPU, "
+        f"float32, cosine. A run of this size ranks costs, and says little of what a method "
+        f"reaches in a long one. Tokens/s are those of processor seconds, the peak is that of the "
+        f"process (libraries included; the model in float32 is 66 MB). The rate is the best of "
+        f"two or three, a factor of four apart, on {made['check_rows']} other rows of the pool "
+        f"after a third of the steps; NLL and exact match are those of {made['eval_rows']} rows of "
+        "t0_eval."
+    )
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS) + "\n"
-    lines = ("| " + " | ".join(_told(line[k]) for k in COLUMNS.values()) + " |" for line in found)
-    return head + "\n".join(lines) + "\n"
+    lines = [
+        "| " + " | ".join(_told(line.get(k)) for k in COLUMNS.values()) + " |"
+        for line in result["methods"].values()
+    ]
+    return f"{said}\n\n{head}" + "\n".join(lines) + "\n"
+
+
+def put(page: Path, table: str) -> None:
+    """Write the table between its marks in a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    _write(page, f"{before}{BEGIN}\n{table}{END}{after}")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _told(value: Any) -> str:
     if value is None:
         return ""
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and value < 100
-        else (f"{value:,.0f}" if isinstance(value, float) else str(value))
-    )
-
-
-@contextmanager
-def quietly(title: str, total: int) -> Any:
-    """Progress that shows nothing."""
-    yield lambda rows: None
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

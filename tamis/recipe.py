@@ -219,6 +219,19 @@ class Online(Chosen):
     reference: str | None = Field(None, description="entry of models that rho_loss compares with")
 
 
+class Diagnose(_Strict):
+    """Columns of a run's log that tell how the model changes; they change nothing."""
+
+    every: int = Field(
+        500, ge=1, description="steps between looks; also before the first and after the last"
+    )
+    lid: bool = Field(True, description="local intrinsic dimension of the hidden states")
+    intruders: bool = Field(True, description="leading directions of the weights that are new")
+    texts: int = Field(2000, ge=1, description="rows at most whose tokens are looked at")
+    points: int = Field(3000, ge=20, description="tokens at most; compare equal numbers only")
+    neighbours: int = Field(64, ge=10, description="of each token, in which its dimension is told")
+
+
 class Tune(_Strict):
     """Fine-tuning by the bundled trainer, or by a command that gets the manifest folder."""
 
@@ -248,6 +261,7 @@ class Tune(_Strict):
     evaluate_every: int | None = Field(
         None, ge=1, description="steps between looks at the held-out rows; the best model is kept"
     )
+    diagnose: Diagnose | None = None
     command: str | None = Field(None, description="own trainer; {manifest} and {out} are replaced")
 
 

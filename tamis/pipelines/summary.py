@@ -35,6 +35,7 @@ def lines(summary: Summary) -> list[str]:
     out += _ingested(summary)
     out += _refined(summary)
     out += _selected(summary)
+    out += _tuned(summary)
     out += _evaluated(summary)
     report = summary.facts("report").get("path")
     return [*out, f"report: {report}"] if report else out
@@ -70,6 +71,23 @@ def _selected(summary: Summary) -> list[str]:
                 told = ", ".join(f"{n:,} {name}" for name, n in counts.items())
                 out.append(f"  {title}: {told}")
         out += [f"  {line}" for line in mixture.lines(f.get("mixture", []))]
+    return out
+
+
+def _tuned(summary: Summary) -> list[str]:
+    out = []
+    for subset, f in summary.facts("tune").items():
+        if "trainable_share" in f:  # the bundled trainer's
+            out.append(
+                f"{subset}: {f['method']} trained {f['trainable_share']:.2%} of the weights in "
+                f"{f['steps']:,} steps, NLL {f['first_nll']:.4f} -> {f['last_nll']:.4f}"
+            )
+        if online := f.get("online"):
+            out.append(
+                f"  {online['method']} chose {online['kept_rows']:,} of "
+                f"{online['candidate_rows']:,} rows to train on, {online['kept_tokens']:,} of "
+                f"{online['candidate_tokens']:,} tokens"
+            )
     return out
 
 

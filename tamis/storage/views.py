@@ -45,7 +45,8 @@ _EMPTY = {
     "picks": "model VARCHAR, step INTEGER, row_id VARCHAR, total FLOAT, utility FLOAT, "
     "diversity FLOAT, kept BOOLEAN",
     "training": "model VARCHAR, method VARCHAR, seed BIGINT, step BIGINT, nll DOUBLE, loss DOUBLE, "
-    "grad_norm DOUBLE, learning_rate DOUBLE, tokens BIGINT",
+    "grad_norm DOUBLE, learning_rate DOUBLE, tokens BIGINT, lid DOUBLE, lid_std DOUBLE, "
+    "lid_heldout DOUBLE, intruders DOUBLE",
 }
 RUN_COLUMNS = {
     "run_id": "VARCHAR",
@@ -63,7 +64,7 @@ RUN_COLUMNS = {
 # Of one step, in a report of the trainer.
 _STEP = (
     "STRUCT(step BIGINT, nll DOUBLE, loss DOUBLE, grad_norm DOUBLE, learning_rate DOUBLE, "
-    "tokens BIGINT)[]"
+    "tokens BIGINT, lid DOUBLE, lid_std DOUBLE, lid_heldout DOUBLE, intruders DOUBLE)[]"
 )
 # A report of the trainer has a line a step; the reader's own limit of 16 MB is met by long runs.
 _LARGEST_JSON = 1 << 28

@@ -71,6 +71,7 @@ class StepLog(Base):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._sums: Counter[str] = Counter()
+        self.diagnosed: dict[str, float | None] = {}  # of the step that is logged next
 
     def _count(self, terms: dict[str, Any]) -> None:
         """Remember what the trained tokens of a micro-batch cost, unweighted."""
@@ -80,8 +81,10 @@ class StepLog(Base):
                 self._sums[name] += float(terms[name].detach().sum())
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Add `nll`, `tokens`, and `kl` where there is one; raises `TamisError` when the training
-        diverged."""
+        """Add `nll`, `tokens`, `kl` where there is one, and what was diagnosed.
+
+        Raises `TamisError` when the training diverged.
+        """
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise TamisError(
@@ -92,7 +95,8 @@ class StepLog(Base):
             sums = self._over_ranks()
             tokens = int(sums.pop("tokens", 0))
             means = {name: total / max(tokens, 1) for name, total in sums.items()}
-            logs = {**logs, "tokens": tokens, **means}
+            logs = {**logs, "tokens": tokens, **means, **self.diagnosed}
+            self.diagnosed = {}
         super().log(logs, *args, **kwargs)
 
     def _over_ranks(self) -> dict[str, float]:

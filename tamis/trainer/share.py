@@ -36,7 +36,7 @@ def trainable_percent(name: str) -> float:
         torch.manual_seed(0)
         lm = _model()
         method = methods.build(name, methods.get(name).example)
-        trained = method.prepare(lm, Context(_STEPS, 0, 1e-3, 0, "cpu", _batches))
+        trained = method.prepare(lm, Context(_STEPS, 0, 1e-3, 0, "cpu", _batches, 32))
         return 100 * method.trainable(trained) / _size()
 
 

@@ -17,8 +17,9 @@ from tamis.language import tally
 from tamis.language.generate import stop_ids
 from tamis.language.load import load_model, quiet, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import checkpoints, engine, launch, online, optimizers, watch
+from tamis.trainer import checkpoints, diagnose, engine, launch, online, optimizers, watch
 from tamis.trainer.data import Examples
+from tamis.trainer.diagnose import Diagnosis
 from tamis.trainer.job import Job, job_of, tell_dropped
 from tamis.trainer.loss import terms_forward
 from tamis.trainer.methods import Context
@@ -81,16 +82,16 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
     if resumed is not None:
         say(f"going on from {resumed.name.replace('-', ' ')} of {len(job.groups)} steps")
     reference = _reference(job)
-    lm, trained, size = _prepared(job)
+    lm, trained, size, diagnosis = _prepared(job)
     trainable = job.method.trainable(trained)
     picking = _picking(job, lm, trained, reference)
     training = time.monotonic()
-    history, best = _train(job, trained, picking, resumed, progress, title)
+    history, seen = _train(job, trained, picking, diagnosis, resumed, progress, title)
     training = time.monotonic() - training
     del lm.forward  # what is saved and used from here on is the model as it was, with its logits
     report = {
         **facts(job, history),
-        **best,
+        **seen,
         "trainable_parameters": trainable,
         "trainable_share": trainable / size,
         "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
@@ -108,9 +109,9 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
     return report
 
 
-def _prepared(job: Job) -> tuple[Any, Any, int]:
-    """The causal language model with the loss as its forward, what of it is trained, and how many
-    parameters it came with."""
+def _prepared(job: Job) -> tuple[Any, Any, int, Diagnosis | None]:
+    """The causal language model with the loss as its forward, what of it is trained, how many
+    parameters it came with, and what is to be diagnosed against the model as it came."""
     from transformers import set_seed
 
     set_seed(job.seed % 2**32)
@@ -118,6 +119,9 @@ def _prepared(job: Job) -> tuple[Any, Any, int]:
     lm = load_model(job.model.model_copy(update={"dtype": "float32"}), job.device)
     lm.requires_grad_(False)
     size = sum(p.numel() for p in lm.parameters())
+    asked, diagnosis = job.options.diagnose, None
+    if asked is not None:
+        diagnosis = Diagnosis(asked, lm, job.device, job.examples, job.heldout)
     start = _start_model(job, lm) if job.objective.frozen else None
     forward = terms_forward(lm, vocabulary(job.model), start)
     if job.device == "cuda" and job.method.checkpointing:
@@ -127,7 +131,7 @@ def _prepared(job: Job) -> tuple[Any, Any, int]:
         trained = job.method.prepare(lm, _context(job))
     if start is not None:
         start.settle(trained)
-    return lm, trained, size
+    return lm, trained, size, diagnosis
 
 
 def _context(job: Job) -> Context:
@@ -142,7 +146,8 @@ def _context(job: Job) -> Context:
 
     rate = job.options.learning_rate or job.method.learning_rate
     warmup = int(job.options.warmup * total)
-    return Context(total, warmup, rate, job.seed, job.device, batches)
+    longest = int(job.examples.lengths.max())
+    return Context(total, warmup, rate, job.seed, job.device, batches, longest)
 
 
 def _start_model(job: Job, lm: Any) -> StartModel:
@@ -183,12 +188,13 @@ def _train(
     job: Job,
     trained: Any,
     picking: online.Picking | None,
+    diagnosis: Diagnosis | None,
     resumed: Path | None,
     progress: Progress,
     title: str,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Run all steps; returns one entry a step: loss, nll, tokens, grad_norm, learning_rate, and
-    what the objective adds; and what was seen of the held-out rows."""
+    what objective and diagnostics add; and what was seen of the held-out rows and beforehand."""
     from transformers import TrainerCallback
 
     with progress(title, sum(map(len, job.groups))) as advance, quiet():
@@ -222,13 +228,16 @@ def _train(
         )
         if job.heldout is not None:
             watch.watch(trainer, job.heldout, job.options, job.device, job.folder / "checkpoints")
+        if diagnosis is not None:
+            diagnose.attach(trainer, diagnosis)
         with optimizers.loadable(job.options):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if hasattr(trainer.optimizer.optimizer, "eval"):
             trainer.optimizer.eval()  # a schedule-free one keeps the weights to use apart
-    best = {} if job.heldout is None else watch.outcome(trainer, job.folder / "checkpoints")
+    seen = {} if job.heldout is None else watch.outcome(trainer, job.folder / "checkpoints")
+    seen |= diagnose.before(trainer)
     logged = [entry for entry in trainer.state.log_history if "nll" in entry]
-    return [{n: value for n, value in entry.items() if n != "epoch"} for entry in logged], best
+    return [{n: value for n, value in entry.items() if n != "epoch"} for entry in logged], seen
 
 
 def _save(job: Job, lm: Any, trained: Any) -> None:

@@ -64,7 +64,7 @@ def watch(trainer: Any, examples: Examples, options: Tune, device: str, folder: 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step % options.evaluate_every and state.global_step < state.max_steps:
                 return
-            with _settled(trainer), trainer.accelerator.autocast():
+            with settled(trainer), trainer.accelerator.autocast():
                 nll = heldout_nll(trainer.model, examples, options, device)
                 # Not log(): it would take the place of what the step itself logs.
                 state.log_history.append({"step": state.global_step, "heldout_nll": nll})
@@ -114,8 +114,8 @@ def _keep(trainer: Any, nll: float, folder: Path) -> None:
 
 
 @contextmanager
-def _settled(trainer: Any) -> Iterator[None]:
-    """The weights as they will be used: a schedule-free optimizer keeps them apart."""
+def settled(trainer: Any) -> Iterator[None]:
+    """For a block, the weights as they will be used: a schedule-free optimizer keeps them apart."""
     optimizer = trainer.optimizer
     apart = hasattr(getattr(optimizer, "optimizer", optimizer), "eval")
     if apart:

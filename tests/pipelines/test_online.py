@@ -20,7 +20,6 @@ from tamis.recipe import build
 from tamis.selectors import online as rules
 from tamis.storage.artifact import Artifact, Store
 
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 OPTIONS: dict[str, dict[str, Any]] = {"uds": {"max_length": 128}}
 
 

@@ -18,12 +18,30 @@ _CHARTS = {
     "nll": "NLL of the trained tokens",
     "grad_norm": "Norm of the gradient",
     "learning_rate": "Learning rate",
+    "lid": "Local dimension of hidden states, training rows",
+    "lid_heldout": "Local dimension of hidden states, held-out rows",
+    "intruders": "Directions of a matrix that are new",
 }
+_DIMENSION = (
+    "Compare runs of the same rows, points and neighbours alone. A fall goes with learning, a rise "
+    "with memorising: seen together, not proven."
+)
+_NOTES = {
+    "lid": _DIMENSION,
+    "lid_heldout": _DIMENSION,
+    "intruders": "Of its ten leading ones, on average; many go with forgetting.",
+}
+# Looks back, and the change that counts: of a dimension that stands still, and of one that rises.
+_STILL, _RISEN = (3, 0.01), (2, 0.05)
 _ONLINE = {
     "method": "rule",
     "keep": "share asked for",
+    "candidate_rows": "candidates",
+    "kept_rows": "rows trained on",
+    "candidate_tokens": "tokens of the candidates",
+    "kept_tokens": "tokens trained on",
     "seconds_scoring": "seconds scoring",
-    "seconds_training": "seconds in all",
+    "seconds_training": "seconds training",
 }
 _STEP_PICKS = """
 select step, count(*) candidates, count(*) filter (kept) kept,
@@ -77,34 +95,68 @@ def steps(subject: Subject) -> list[page.Curve]:
     made = []
     for column, title in _CHARTS.items():
         lines = []
+        notes = [_NOTES[column]] if column in _NOTES else []
         for subset, table in tables.items():
             if len(table) > 1:
                 step = table.column("step").to_numpy().astype(np.float64)
                 value = table.column(column).to_numpy(zero_copy_only=False).astype(np.float64)
-                lines.append(_line(_TITLES[subset], step, value, _SIDES[subset]))
-        if lines and any(np.isfinite(line.y).any() for line in lines):
-            long = any(len(table) > POINTS for table in tables.values())
-            note = "Means of neighbouring steps." if long else ""
-            made.append(page.Curve(title, "optimizer step", lines, note))
-    return made + _picked(subject)
+                told = np.isfinite(value)
+                lines.append(_line(_TITLES[subset], step[told], value[told], _SIDES[subset]))
+                if column.startswith("lid"):
+                    notes += [f"On {_TITLES[subset]} {said}" for said in trend(value[told])]
+        if any(len(line.y) for line in lines):
+            if any(len(table) > POINTS for table in tables.values()) and column not in _NOTES:
+                notes.append("Means of neighbouring steps.")
+            made.append(page.Curve(title, "optimizer step", lines, " ".join(notes)))
+    return made + _watched(subject) + _picked(subject)
+
+
+def trend(dimension: np.ndarray) -> list[str]:
+    """What the last looks at a dimension say, in words."""
+    said = []
+    looks, change = _STILL
+    last = dimension[-looks - 1 :]
+    if len(last) > looks and np.ptp(last) < change * last.mean():
+        said.append(f"it changed by less than {change:.0%} over the last {looks} looks.")
+    looks, change = _RISEN
+    if len(dimension) > looks and (dimension[-looks:] > (1 + change) * dimension.min()).all():
+        said.append(f"it has risen by more than {change:.0%} above its lowest.")
+    return said
+
+
+def _watched(subject: Subject) -> list[page.Curve]:
+    """The loss on held-out rows, of models that were watched while they learnt."""
+    lines = []
+    for subset, told in _reports(subject).items():
+        seen = told.get("heldout_history") or []
+        if len(seen) > 1:
+            step, nll = (np.array([float(e[name]) for e in seen]) for name in ("step", "nll"))
+            lines.append(_line(_TITLES[subset], step, nll, _SIDES[subset]))
+    return [page.Curve("NLL of held-out rows", "optimizer step", lines)] if lines else []
+
+
+def _reports(subject: Subject) -> dict[str, dict[str, Any]]:
+    """The reports of the bundled trainer, by subset."""
+    paths = {
+        subset: subject.store.store.folder("models", key) / "train_report.json"
+        for subset, key in models(subject).items()
+    }
+    return {subset: files.read_json(path) for subset, path in paths.items() if path.is_file()}
 
 
 def trainings(subject: Subject) -> list[page.Training]:
     """Facts of each model that the bundled trainer tuned."""
     found = []
-    for subset, key in models(subject).items():
-        path = subject.store.store.folder("models", key) / "train_report.json"
-        if path.is_file():
-            told = files.read_json(path)
-            online = told.get("online") or {}
-            found.append(
-                page.Training(
-                    f"On {_TITLES[subset]}",
-                    _facts(told),
-                    {title: _spelt(online[n]) for n, title in _ONLINE.items() if n in online},
-                    {_times(n): c for n, c in (online.get("rows_by_times_trained") or {}).items()},
-                )
+    for subset, told in _reports(subject).items():
+        online = told.get("online") or {}
+        found.append(
+            page.Training(
+                f"On {_TITLES[subset]}",
+                _facts(told),
+                {title: _spelt(online[n]) for n, title in _ONLINE.items() if n in online},
+                {_times(n): c for n, c in (online.get("rows_by_times_trained") or {}).items()},
             )
+        )
     return found
 
 
@@ -148,6 +200,12 @@ def _facts(told: Mapping[str, Any]) -> dict[str, str]:
         "seed": "seed",
     }
     facts = {title: _spelt(told[n]) for n, title in names.items() if told.get(n) is not None}
+    early = told.get("early") or {}
+    if "grad_norm" in early:  # what a reader compares between runs
+        steps = f"the first {early['steps']:,} steps" if early["steps"] > 1 else "the first step"
+        facts[f"gradient norm of {steps}"] = _spelt(early["grad_norm"])
+        if early["steps"] > 1:
+            facts[f"NLL of {steps}"] = _spelt(early["nll"])
     dropped = told.get("dropped") or {}
     if dropped:
         facts["rows dropped"] = ", ".join(

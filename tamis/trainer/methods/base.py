@@ -30,7 +30,8 @@ class Context:
     """What a method may want to know of a run before it begins.
 
     `steps` optimizer steps, the first `warmup` of them with a rising rate, at most `rate`. `device`
-    is cpu or cuda. Draw from a generator of your own made from `seed`.
+    is cpu or cuda. Draw from a generator of your own made from `seed`. `longest` tokens have the
+    rows at most.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Context:
     seed: int
     device: str
     batches: Batches
+    longest: int
 
 
 class Method:

@@ -5,22 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from tamis.errors import RecipeError
 from tamis.selectors.base import About
 from tamis.trainer.methods.adapter import Adapter
 from tamis.trainer.methods.base import Context
 
-_AVOID = "packed rows, which would share the virtual tokens; generation then costs them each time"
+VIRTUAL_AVOID = (
+    "packed rows, which would share the virtual tokens; generation then costs them each time"
+)
 
 
-class _Virtual(Adapter):
+class Virtual(Adapter):
     """What rows see first is trained: nothing inside the model changes."""
 
     packable: ClassVar[bool] = False
     exact_start: ClassVar[bool] = False
 
+    def prepare(self, lm: Any, context: Context) -> Any:
+        """See `Method`. Raises `RecipeError` where rows would pass the model's limit."""
+        trained = super().prepare(lm, context)
+        virtual = trained.peft_config["default"].num_virtual_tokens
+        limit = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and virtual + context.longest > limit:
+            raise RecipeError(
+                f"{self.name}: {virtual} virtual tokens before the longest row of "
+                f"{context.longest} pass the model's limit of {limit}: lower tune.max_length to "
+                f"{limit - virtual} or less"
+                if virtual < limit
+                else f"{self.name}: {virtual} virtual tokens leave no room in the model's {limit}"
+            )
+        return trained
+
 
 @dataclass
-class Prompt(_Virtual):
+class Prompt(Virtual):
     """`tokens` trained embeddings before each row (arXiv 2104.08691), by peft.
 
     They begin as embeddings of random tokens of the vocabulary, or as normal noise.
@@ -31,7 +49,7 @@ class Prompt(_Virtual):
         sentence="Trained embeddings before each row.",
         needs="packing: none",
         cost="tokens x width numbers; each row is so much longer",
-        avoid=_AVOID,
+        avoid=VIRTUAL_AVOID,
     )
     source = "arXiv 2104.08691"
     learning_rate = 1e-2
@@ -51,7 +69,7 @@ class Prompt(_Virtual):
 
 
 @dataclass
-class Prefix(_Virtual):
+class Prefix(Virtual):
     """Trained keys and values of `tokens` positions in every layer (arXiv 2101.00190), by peft.
 
     With `width` they come out of a network of that width, which is trained and then left behind.
@@ -62,7 +80,7 @@ class Prefix(_Virtual):
         sentence="Trained keys and values before each row, in every layer.",
         needs="packing: none",
         cost="2 x tokens x layers x width numbers; no activation checkpointing",
-        avoid=_AVOID,
+        avoid=VIRTUAL_AVOID,
     )
     source = "arXiv 2101.00190"
     learning_rate = 1e-2
@@ -84,7 +102,7 @@ class Prefix(_Virtual):
 
 
 @dataclass
-class PTuning(_Virtual):
+class PTuning(Virtual):
     """Embeddings before each row that come out of a small MLP (arXiv 2103.10385), by peft.
 
     The network is trained; what it gives is saved.
@@ -95,7 +113,7 @@ class PTuning(_Virtual):
         sentence="Embeddings before each row, made by a small network.",
         needs="packing: none",
         cost="the network while training, tokens x width numbers after",
-        avoid=_AVOID,
+        avoid=VIRTUAL_AVOID,
     )
     source = "arXiv 2103.10385"
     learning_rate = 1e-3

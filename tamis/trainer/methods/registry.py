@@ -23,6 +23,7 @@ _BUILT_IN = {
     "prompt": ("tamis.trainer.methods.prompts", "Prompt"),
     "prefix": ("tamis.trainer.methods.prompts", "Prefix"),
     "p_tuning": ("tamis.trainer.methods.prompts", "PTuning"),
+    "cpt": ("tamis.trainer.methods.cpt", "Cpt"),
     "trainable_tokens": ("tamis.trainer.methods.trainable_tokens", "TrainableTokens"),
     "lisa": ("tamis.trainer.methods.lisa", "Lisa"),
     "hft": ("tamis.trainer.methods.hft", "Hft"),

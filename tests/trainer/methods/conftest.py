@@ -85,7 +85,7 @@ def by_hand(tiny: Model, dozen: Examples) -> Callable[..., ByHand]:
                 yield only(padded(dozen, np.arange(i, min(i + at_once, rows))))
 
         method = methods.build(given, options) if isinstance(given, str) else given
-        trained = method.prepare(lm, Context(8, warmup, 1e-3, 3, "cpu", batches))
+        trained = method.prepare(lm, Context(8, warmup, 1e-3, 3, "cpu", batches, 256))
         return ByHand(lm, trained, method, only(padded(dozen, np.arange(6))))
 
     return start

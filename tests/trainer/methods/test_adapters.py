@@ -41,7 +41,7 @@ def made(tiny: Model, examples: Examples) -> Callable[..., tuple[Any, Any, Metho
                 yield {n: batch[n] for n in ("input_ids", "labels", "loss_weights")}
 
         method = methods.build(name, options)
-        return lm, method.prepare(lm, Context(steps, 0, 1e-3, 3, "cpu", batches)), method
+        return lm, method.prepare(lm, Context(steps, 0, 1e-3, 3, "cpu", batches, 180)), method
 
     return start
 
@@ -83,6 +83,60 @@ def test_the_loss_is_that_of_peft(made: Any, examples: Examples, name: str) -> N
     assert (terms["row"] == rows).all()
 
 
+def test_the_loss_of_cpt_is_that_of_peft(made: Any, examples: Examples) -> None:
+    """peft draws one mean over the answers of row and examples; ours are two terms of it."""
+    import torch
+
+    lm, trained, method = made("cpt", examples=2, decay=0.5, epsilon=50.0)
+    perturb(trained)
+    trained.eval()
+    config = trained.peft_config["default"]
+    config.opt_weighted_loss_type, config.opt_loss_decay_factor = "decay", 0.5
+    batch = padded(examples, np.array([5]))
+    counts = examples.targets()[:2]
+    with torch.no_grad():
+        own, shown = trained(**batch)["nll"], method.penalty()
+        alone = method.trained.get_prompt(batch_size=1)
+        del lm.forward
+        plain = type(trained).forward(
+            trained, input_ids=batch["input_ids"], labels=batch["labels"].clone()
+        )
+        logp = torch.log_softmax(lm(inputs_embeds=alone).logits[0, :-1].float(), dim=-1)
+    ids = np.concatenate([examples.row(i)[0] for i in range(2)])[1:]
+    answers = np.concatenate([examples.row(i)[1] for i in range(2)])[1:] != -100
+    nll = -logp[torch.arange(len(ids)), torch.from_numpy(ids)].numpy()[answers]
+    sums = nll[: counts[0]].sum(), nll[counts[0] :].sum()
+    assert float(shown) == pytest.approx(0.25 * sums[0] / counts[0] + 0.5 * sums[1] / counts[1])
+    mean = (float(own.sum()) + 0.25 * sums[0] + 0.5 * sums[1]) / (len(own) + counts.sum())
+    assert float(plain.loss) == pytest.approx(mean, rel=1e-5)
+
+
+def test_cpt_stays_near_its_examples_and_leaves_answers(made: Any, examples: Examples) -> None:
+    import torch
+
+    lm, trained, method = made("cpt", examples=2, epsilon=0.5)
+    width = lm.config.hidden_size
+    delta = trained.prompt_encoder["default"].delta_embedding.weight
+    answers = np.concatenate([examples.row(i)[1] for i in range(2)]) != -100
+    (gradient,) = torch.autograd.grad(method.penalty(), [delta])
+    delta.grad = gradient
+    trained(**padded(examples, np.array([3])))["nll"].mean().backward()
+    torch.optim.SGD([delta], lr=1e3).step()
+    prompt = trained.get_prompt(batch_size=1)[0]
+    ids = torch.from_numpy(np.concatenate([examples.row(i)[0] for i in range(2)]))
+    moved = (prompt - lm.get_input_embeddings()(ids)).norm(dim=1).detach().numpy()
+    assert (moved[answers] == 0).all() and (moved[~answers] > 0).any()
+    assert moved.max() == pytest.approx(0.5 * (width / 2048) ** 0.5, rel=1e-4)
+    assert method.trainable(trained) == width * (~answers).sum()
+
+
+@pytest.mark.parametrize("name", ["prompt", "prefix", "p_tuning", "cpt"])
+def test_virtual_tokens_beyond_the_models_limit_are_refused(made: Any, name: str) -> None:
+    options = {"examples": 4} if name == "cpt" else {"tokens": 77}
+    with pytest.raises(RecipeError, match="limit of 256: lower tune"):
+        made(name, **options)
+
+
 def test_a_shared_head_moves_with_trained_tokens(
     made: Any, tiny: Model, tmp_path: Any, examples: Examples
 ) -> None:
@@ -99,7 +153,7 @@ def test_a_shared_head_moves_with_trained_tokens(
     assert lm.lm_head.weight is lm.model.embed_tokens.weight
     lm.forward = terms_forward(lm, len(lm.lm_head.weight))
     method = methods.build("trainable_tokens", {"ids": [40, 41]})
-    trained = method.prepare(lm, Context(1, 0, 1e-3, 3, "cpu", lambda rows, at_once: iter(())))
+    trained = method.prepare(lm, Context(1, 0, 1e-3, 3, "cpu", lambda rows, at_once: iter(()), 0))
     perturb(trained)
     trained.eval()
     batch = padded(examples, np.array([0, 3]))

@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "prompt": {"tokens": 3},
     "prefix": {"tokens": 3},
     "p_tuning": {"tokens": 3, "width": 16},
+    "cpt": {"examples": 2, "epsilon": 3.0},
     "lisa": {"layers": 1, "interval": 2},
     "lift": {"rank": 4, "filter_rank": 8, "interval": 2},
     "s2ft": {"down_proj": 0.1, "up_proj": 0.1, "o_proj": 0.5, "v_proj": 0.5},

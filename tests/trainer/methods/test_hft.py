@@ -28,7 +28,7 @@ def even() -> Any:
 
 
 def context(seed: int = 3) -> Context:
-    return Context(8, 0, 1e-3, seed, "cpu", lambda rows, at_once: iter([]))
+    return Context(8, 0, 1e-3, seed, "cpu", lambda rows, at_once: iter([]), 0)
 
 
 def test_a_share_of_one_is_full_fine_tuning(tuned: Any) -> None:

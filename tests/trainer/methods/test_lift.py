@@ -29,7 +29,7 @@ def upon(weight: np.ndarray, name: str = "lift", **options: Any) -> tuple[Any, A
     model.layer.weight.data = torch.from_numpy(weight.copy())
     model.get_output_embeddings = lambda: None
     method: Any = methods.build(name, options)
-    method.prepare(model, Context(8, 0, 1e-3, 3, "cpu", lambda rows, at_once: iter([])))
+    method.prepare(model, Context(8, 0, 1e-3, 3, "cpu", lambda rows, at_once: iter([]), 0))
     return method, method.entries["layer"]
 
 
