@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from tamis.errors import DataError
+from tamis.numerics.cells import LEAST, code
 from tamis.numerics.ragged import Ragged
 from tamis.numerics.ranks import shares
 from tamis.pipelines.columns import Columns
 from tamis.recipe import Filter
-from tamis.scoring.transforms.columns import LEAST, code
 
 
 def passes(rule: Filter, columns: Columns, standing: np.ndarray) -> np.ndarray:

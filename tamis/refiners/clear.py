@@ -15,6 +15,7 @@ from tamis.language.exchange import Exchange, exchange
 from tamis.language.forward import Engine
 from tamis.language.question import Case, Question, ask, check_answers
 from tamis.numerics.above import Ties, above
+from tamis.numerics.cells import code
 from tamis.numerics.options import Answers
 from tamis.recipe import Model
 from tamis.refiners.base import Advance, Refined, Row, Writer, write, writer
@@ -58,7 +59,8 @@ def actions(
 class ClearCorrect:
     """Rows whose answer is not believed get the answer of `model`, if `judge` clearly prefers it.
 
-    A row is believed where `column` is above `threshold` (see the scorer clear_filter). The
+    A row is believed where `column` is above `threshold`, of the rows alike in `within` if that is
+    given (see the scorer clear_filter). The
     candidate is the greedy answer of `model`, best one that was tuned on the data. `judge` (the
     model before tuning) is shown both, in both orders, and its letters are averaged; the candidate
     is taken where it is the most probable verdict and its probability above `eta`. Rows that are
@@ -74,6 +76,7 @@ class ClearCorrect:
     column: str = "clear.confidence"
     threshold: Literal["median"] | float = "median"
     ties: Ties = "drop"
+    within: tuple[str, ...] = ()
     eta: float = 0.8
     scope: Scope = "low_confidence"
     max_new_tokens: int = 512
@@ -82,8 +85,8 @@ class ClearCorrect:
     version: ClassVar[int] = 1
 
     def needs(self) -> frozenset[str]:
-        """The confidence."""
-        return frozenset({self.column})
+        """The confidence, and the columns to compare within."""
+        return frozenset({self.column, *self.within})
 
     def identity(self) -> Mapping[str, Any]:
         """Both models, the options and the wording."""
@@ -92,6 +95,7 @@ class ClearCorrect:
             "model": asking.identity(self.model),
             "judge": load.identity(self.judge),
             "prompts": _PROMPTS,
+            "within": list(self.within),
             **{name: getattr(self, name) for name in own},
         }
 
@@ -99,12 +103,16 @@ class ClearCorrect:
         """Raise if an option is out of range or a model is missing."""
         if not 0 <= self.eta <= 1:
             raise RecipeError(f"clear_correct.eta must lie in 0..1, got {self.eta}")
+        if self.within and self.threshold != "median":
+            raise RecipeError("clear_correct: within is for the median, not a number")
         asking.check(self.model, self.name, self.max_new_tokens)
         load.check(self.judge)
 
     def standing(self, columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
         """keep and drop by the threshold over all rows; looks at all rows or those to drop."""
-        believed = above(columns[self.column].astype(float), self.threshold, self.ties).keep
+        within = [code(columns[name], name, self.name) for name in self.within]
+        given = columns[self.column].astype(float)
+        believed = above(given, self.threshold, self.ties, within=within).keep
         return standing(believed), looked_at(believed, self.scope)
 
     def refine(self, rows: Sequence[Row], *, advance: Advance) -> list[Refined]:

@@ -57,6 +57,17 @@ def test_a_clearly_better_candidate_is_taken(refiner, row):
     assert sum(done) == 3
 
 
+def test_a_row_is_believed_among_its_like(refiner):
+    values = np.concatenate([np.linspace(0, 1, 20), np.linspace(8, 9, 20)])
+    source = np.array(["a"] * 20 + ["b"] * 20, dtype=object)
+    made = refiner({}, {}, within=("source",))
+    assert made.needs() == {"clear.confidence", "source"}
+    given = {"clear.confidence": values, "source": source}
+    action, looked = made.standing(given, 40)
+    assert (action == "keep").tolist() == ([False] * 10 + [True] * 10) * 2
+    assert looked.tolist() == (action == "drop").tolist()
+
+
 def test_what_is_no_candidate(refiner, row):
     texts = {
         "a": Written("", True),
@@ -134,7 +145,12 @@ def test_properties_of_the_actions():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"eta": 1.5}, "eta"), ({"max_new_tokens": 4096}, "4096 tokens, and .* takes 2048")]
+    ("options", "message"),
+    [
+        ({"eta": 1.5}, "eta"),
+        ({"max_new_tokens": 4096}, r"4096 tokens, and .* takes 2048"),
+        ({"within": ("source",), "threshold": 0.5}, "not a number"),
+    ],
 )
 def test_options_are_checked(lm, options, message):
     with pytest.raises(RecipeError, match=message):

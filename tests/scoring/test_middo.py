@@ -158,9 +158,23 @@ def test_deviations_are_those_of_the_published_code() -> None:
     assert found["low_threshold"] == pytest.approx(mean - 0.5 * statistics.stdev(x))
 
 
+def test_marks_within_sources() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, 40), rng.normal(9, 1, 40)])
+    source = np.array(["a"] * 40 + ["b"] * 40, dtype=object)
+    options = {"quality": "q", "m_low": 1.0, "within": ["source"]}
+    scorer = registry.build("middo", model=None, options=options, device="cpu")
+    assert scorer.needs() == {"q", "source"}
+    given = Rows(80, {"q": x, "source": source}, lambda: iter(()))
+    found = scorer.score_pool(given, advance=lambda n: None)
+    wanted = [v < part.mean() - part.std(ddof=1) for part in (x[:40], x[40:]) for v in part]
+    assert found.columns["low"].tolist() == wanted and any(wanted[40:])
+    assert " to " in found.facts["low_threshold"]
+
+
 def test_cutoffs_of_nothing() -> None:
     for outside in (cutoff.above(np.full(3, np.nan), 1), cutoff.below(np.ones(1), 1, sample=True)):
-        assert not outside.rows.any() and np.isnan(outside.threshold)
+        assert not outside.rows.any() and np.isnan(outside.threshold).all()
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import numpy as np
 
 from tamis.errors import DataError, RecipeError
 from tamis.numerics import cutoff
+from tamis.numerics.cells import told
 from tamis.numerics.neighbours import most_similar
 from tamis.numerics.ragged import Ragged
 from tamis.scoring.base import Advance, PoolColumns, Rows
-from tamis.scoring.transforms.columns import numbers
+from tamis.scoring.transforms.columns import codes, numbers
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Middo:
     mark. O(n^2 d) for `sparse`, in blocks.
 
     Source: "Middo", 2025 (arXiv 2508.21589); the thresholds are those of the published code, whose
-    multiples for `sparse` and `low` have no default.
+    multiples for `sparse` and `low` have no default. `within` names columns whose combinations have
+    means and deviations of their own, which is not theirs.
     """
 
     pre: str | None = None
@@ -38,6 +40,7 @@ class Middo:
     m_sparse: float = 1.0
     m_low: float = 1.0
     neighbours: int = 2
+    within: tuple[str, ...] = ()
 
     name: ClassVar[str] = "middo"
     version: ClassVar[int] = 1
@@ -52,7 +55,7 @@ class Middo:
     def needs(self) -> frozenset[str]:
         """The columns that are named."""
         named = (self.pre, self.current, self.embedding, self.quality)
-        return frozenset(name for name in named if name is not None)
+        return frozenset(name for name in named if name is not None) | frozenset(self.within)
 
     def identity(self) -> Mapping[str, Any]:
         """The options."""
@@ -60,13 +63,14 @@ class Middo:
             "columns": [self.pre, self.current, self.embedding, self.quality],
             "multiples": [self.m_hard, self.m_sparse, self.m_low],
             "neighbours": self.neighbours,
+            "within": list(self.within),
         }
 
     def check(self) -> None:
         """Raise if no mark can be given, or an option is out of range."""
         if (self.pre is None) != (self.current is None):
             raise RecipeError("middo: hard needs both pre and current, the losses of two models")
-        if not self.needs():
+        if not self.needs() - set(self.within):
             raise RecipeError("middo needs pre and current, embedding, or quality")
         if min(self.m_hard, self.m_sparse, self.m_low) < 0 or self.neighbours < 1:
             raise RecipeError("middo needs multiples of 0 or more and neighbours of 1 or more")
@@ -75,27 +79,29 @@ class Middo:
         """The marks and `similarity`, float64, NaN where a row or the recipe has no value."""
         columns = {name: np.full(rows.n, np.nan) for name in self.fields}
         facts: dict[str, Any] = {}
+        within = codes(rows, self.within, self.name)
         if self.pre is not None and self.current is not None:
             before = numbers(rows, self.pre, self.name)
             after = numbers(rows, self.current, self.name)
             known = np.isfinite(before) & np.isfinite(after)
-            pre = cutoff.above(np.where(known, before, np.nan), self.m_hard)
-            now = cutoff.above(np.where(known, after, np.nan), self.m_hard)
+            pre = cutoff.above(np.where(known, before, np.nan), self.m_hard, within)
+            now = cutoff.above(np.where(known, after, np.nan), self.m_hard, within)
             columns["hard"][known] = (pre.rows & now.rows)[known]
-            facts |= {"pre_threshold": pre.threshold, "current_threshold": now.threshold}
+            facts["pre_threshold"] = told(pre.threshold)
+            facts["current_threshold"] = told(now.threshold)
         if self.embedding is not None:
             similarity = self._similarity(rows.columns[self.embedding])
-            alone = cutoff.below(similarity, self.m_sparse)
+            alone = cutoff.below(similarity, self.m_sparse, within)
             known = ~np.isnan(similarity)
             columns["sparse"][known] = alone.rows[known]
             columns["similarity"] = similarity
-            facts["sparse_threshold"] = alone.threshold
+            facts["sparse_threshold"] = told(alone.threshold)
         if self.quality is not None:
             quality = numbers(rows, self.quality, self.name)
-            poor = cutoff.below(quality, self.m_low, sample=True)
+            poor = cutoff.below(quality, self.m_low, within, sample=True)
             known = np.isfinite(quality)
             columns["low"][known] = poor.rows[known]
-            facts["low_threshold"] = poor.threshold
+            facts["low_threshold"] = told(poor.threshold)
         advance(rows.n)
         counts = {name: int(np.nansum(columns[name])) for name in ("hard", "sparse", "low")}
         return PoolColumns(columns, facts=facts | counts)

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tamis.errors import DataError
+from tamis.numerics.cells import code
 from tamis.numerics.ragged import Ragged
-from tamis.numerics.ranks import deciles
 from tamis.scoring.base import Rows
 
 NO_VALUE = "no_value"
-# A cell of fewer rows is judged with the rows of the next coarser one.
-LEAST = 20
 
 
 def numbers(rows: Rows, name: str, user: str) -> np.ndarray:
@@ -46,22 +44,3 @@ def codes(rows: Rows, names: Sequence[str], user: str) -> list[np.ndarray]:
     """Columns (n,) of codes from 0 to compare within: texts by their name, numbers of more than
     ten values in tenths. No value is a group of its own."""
     return [code(rows.columns[name], name, user) for name in names]
-
-
-def code(column: np.ndarray | Ragged, name: str, user: str) -> np.ndarray:
-    """Codes of one column: see `codes`. Raises `DataError` for lists and vectors."""
-    if isinstance(column, Ragged) or column.ndim != 1:
-        raise DataError(f"{user}: within {name} is not possible: it holds several values a row")
-    return groups(column) if column.dtype == object else deciles(column.astype(np.float64))
-
-
-def groups(column: np.ndarray) -> np.ndarray:
-    """Codes (n,) from 0 of the distinct values of a column, in their order; none is the last."""
-    texts = column.dtype == object
-    missing = np.array([v is None for v in column], dtype=bool) if texts else np.isnan(column)
-    code = np.zeros(len(column), dtype=np.int64)
-    # Kinds may be mixed in no order: dates and texts compare as texts.
-    known = [str(v) for v in column[~missing]] if texts else column[~missing]
-    distinct, place = np.unique(np.asarray(known), return_inverse=True)
-    code[~missing], code[missing] = place, len(distinct)
-    return code

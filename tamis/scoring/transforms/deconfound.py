@@ -10,9 +10,10 @@ import numpy as np
 
 from tamis.errors import DataError, RecipeError
 from tamis.numerics import regression
+from tamis.numerics.cells import groups
 from tamis.numerics.mixed import random_intercepts
 from tamis.scoring.base import Advance, PoolColumns, Rows
-from tamis.scoring.transforms.columns import NO_VALUE, finite, groups, numbers
+from tamis.scoring.transforms.columns import NO_VALUE, finite, numbers
 from tamis.scoring.transforms.design import design
 
 Method = Literal["ols", "fixed_effects", "random_effects", "crossfit", "iv"]

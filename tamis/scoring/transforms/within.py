@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tamis.errors import RecipeError
-from tamis.scoring.transforms.columns import LEAST
+from tamis.numerics.cells import LEAST
 
 
 @dataclass(frozen=True)

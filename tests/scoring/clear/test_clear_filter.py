@@ -46,6 +46,25 @@ def test_other_thresholds_and_columns():
         build(threshold=0.5, quantile=0.5)
 
 
+def test_medians_of_sources_by_themselves():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.random(30), 5 + rng.random(41), rng.random(3), [np.nan]])
+    source = np.array(["a"] * 30 + ["b"] * 41 + ["c"] * 3 + ["a"], dtype=object)
+    scorer = build(within=["source"])
+    assert scorer.needs() == {"clear.confidence", "source"}
+    rows = Rows(75, {"clear.confidence": values, "source": source}, lambda: iter(()))
+    found = scorer.score_pool(rows, advance=lambda n: None)
+    keep = found.columns["keep"]
+    assert keep[:30].tolist() == (values[:30] > np.median(values[:30])).tolist()
+    assert keep[30:71].tolist() == (values[30:71] > np.median(values[30:71])).tolist()
+    # Three rows are too few for a median of their own: that of all.
+    assert keep[71:74].tolist() == (values[71:74] > np.nanmedian(values)).tolist()
+    assert not keep[74] and np.isnan(found.columns["margin"][74])
+    assert " to " in found.facts["threshold"]
+    with pytest.raises(RecipeError, match="not a number"):
+        build(within=["source"], threshold=0.5)
+
+
 def test_a_pool_without_values_keeps_nothing():
     for options in ({}, {"quantile": 0.5}):
         assert not keep([np.nan, np.nan], **options).columns["keep"].any()

@@ -113,5 +113,5 @@ def test_the_median_rule(vectors):
     stored = json.loads((vectors("clear") / "decisions.json").read_text())
     values = np.array(stored["confidence"], dtype=float)
     kept = above(values, "median", "drop")
-    assert kept.threshold == pytest.approx(stored["gamma_median"], abs=1e-12)
+    assert kept.threshold[0] == pytest.approx(stored["gamma_median"], abs=1e-12)
     assert kept.keep.tolist() == stored["filter_only_keep"]
