@@ -17,7 +17,16 @@ from tamis.language import tally
 from tamis.language.generate import stop_ids
 from tamis.language.load import load_model, quiet, vocabulary
 from tamis.recipe import Model, Tune
-from tamis.trainer import checkpoints, diagnose, engine, launch, online, optimizers, watch
+from tamis.trainer import (
+    checkpoints,
+    diagnose,
+    engine,
+    isolation,
+    launch,
+    online,
+    optimizers,
+    watch,
+)
 from tamis.trainer.data import Examples
 from tamis.trainer.diagnose import Diagnosis
 from tamis.trainer.job import Job, job_of, tell_dropped
@@ -119,6 +128,7 @@ def _prepared(job: Job) -> tuple[Any, Any, int, Diagnosis | None]:
     lm = load_model(job.model.model_copy(update={"dtype": "float32"}), job.device)
     lm.requires_grad_(False)
     size = sum(p.numel() for p in lm.parameters())
+    isolation.check(lm, vocabulary(job.model), job.options.packing)
     asked, diagnosis = job.options.diagnose, None
     if asked is not None:
         diagnosis = Diagnosis(asked, lm, job.device, job.examples, job.heldout)
