@@ -25,6 +25,7 @@ from tamis.scoring.clear.sampling import Comparison, draw
 
 TOO_LONG = "answer_too_long"
 NO_LETTER = "no_letter"
+NOT_RENDERED = "not_rendered"
 Row = tuple[Exchange, Any]
 
 
@@ -38,7 +39,8 @@ class Clear:
     mean of the token probabilities of the given answer instead, which is cheap and not of the
     paper. S, `reflection`, is what the model says when it is asked whether the answer is right, by
     the probabilities of the option letters, two wordings, each in both orders of the options
-    (`both_orders`). samples 0 without similarity is reflection alone.
+    (`both_orders`). samples 0 without similarity is reflection alone, and beta 1 with a similarity
+    consistency alone: then the model is not asked.
 
     Sources: Chen and Mueller, 2024 (arXiv 2403.12776); 2023 (arXiv 2308.16175). No code was
     published; theirs parses a written letter, this reads its probability, and an answer that cannot
@@ -149,7 +151,7 @@ class Clear:
         names = batch.column("content_key").to_pylist()
         # The first rows tell whether it is worth going on; cut alike in every run.
         for part in (slice(TRIAL), slice(TRIAL, None)):
-            if rows[part]:
+            if rows[part] and self._reflects:
                 self._reflect(rows[part], at[part], found)
         if self.samples:
             self._compare(rows, [names[i] for i in at], at, found, advance)
@@ -158,6 +160,9 @@ class Clear:
         else:
             advance(len(at))
         found["confidence"] = confidence(found["consistency"], found["reflection"], self.beta)
+        # Where nobody is asked, what cannot be rendered has no value either.
+        unknown = np.isnan(found["confidence"]) & np.array([r is None for r in found["reason"]])
+        found["reason"][unknown] = NOT_RENDERED
         return found
 
     def _reflect(self, rows: Sequence[Row], at: np.ndarray, found: dict[str, np.ndarray]) -> None:
@@ -226,6 +231,11 @@ class Clear:
         prepared = answers.prepare(self._engine, given, tools, alone=False)
         got = answers.score(self._engine, prepared, LOGPROB, alone=False, advance=advance)
         found["consistency"][at] = similarity.probability(-got.nll(), got.tokens)
+
+    @property
+    def _reflects(self) -> bool:
+        """Whether the model is asked: not where consistency is all that counts."""
+        return self.beta < 1 or self.similarity is None
 
     @cached_property
     def _engine(self) -> Engine:

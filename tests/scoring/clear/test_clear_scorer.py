@@ -8,6 +8,7 @@ from tamis.language import question
 from tamis.language.entail import Entailment
 from tamis.language.forward import Engine, Pass
 from tamis.language.question import Case, ask, both_orders, spellings
+from tamis.language.template import RenderError
 from tamis.numerics.above import above
 from tamis.scoring import registry
 from tamis.scoring.clear import prompts
@@ -158,6 +159,22 @@ def test_the_answer_is_the_last_one_and_all_before_is_the_request(model, batch, 
     last = [*pair("One?", "First."), *pair("Two?", "Other.")]
     got = run(build(model, samples=0), batch([talk, other, last]))["reflection"]
     assert len(set(np.round(got, 9).tolist())) == 3
+
+
+def test_nobody_is_asked_where_consistency_is_all_that_counts(model, batch, rows, monkeypatch):
+    monkeypatch.setattr("tamis.scoring.clear.scorer.ask", None)
+    options = {"samples": 2, "similarity": "jaccard", "max_new_tokens": 8, "beta": 1.0}
+    found = run(build(model, **options), batch(rows))
+    np.testing.assert_array_equal(found["confidence"], found["consistency"])
+    assert np.isnan(found["reflection"]).all() and np.isfinite(found["confidence"]).all()
+    assert found["reason"].tolist() == [None] * 6
+
+    def refuse(*given, **named):
+        raise RenderError("template_failed", "no")
+
+    monkeypatch.setattr("tamis.scoring.clear.sampling.prompt", refuse)
+    found = run(build(model, **options), batch(rows))
+    assert np.isnan(found["confidence"]).all() and found["reason"].tolist() == ["not_rendered"] * 6
 
 
 def test_probability_of_the_answer_needs_no_sample(model, batch, rows, monkeypatch):
