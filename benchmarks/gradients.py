@@ -22,7 +22,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks._record import record, timed, times
-from benchmarks.lm_scoring import MODEL, fitting, generated, read
+from benchmarks.lm_scoring import MODEL, SHORT, fitting, generated, read
 from tamis.language.forward import Engine, Pass
 from tamis.language.gradients import Gradients
 from tamis.language.load import load_model
@@ -40,10 +40,11 @@ def main() -> None:
     device = resolve(options.device)
     model = Model(path=options.model, prompt_style="plain")
     engine, plain = Engine(model, device), load_model(model, device)
-    texts = list(read(options.data) if options.data else generated())
-    work = [row.conditional for row in fitting(texts, engine, 8, 63, options.rows)]
+    texts = read(options.data) if options.data else generated()
+    work = [row.conditional for row in fitting(texts, engine, options.rows, below=SHORT)]
     result: dict[str, Any] = {
         "benchmark": "gradients",
+        "data": Path(options.data).name if options.data else "random words",
         "device": device,
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),

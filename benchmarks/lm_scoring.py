@@ -2,19 +2,20 @@
 
 Both are given the same token sequences of the same rows, as `ifd` needs them (prompt and answer,
 then the answer alone) and as `nll` does (the first only), and must give the same mean
-log-probabilities to 1e-5 (absolute below 1, relative above). They take turns, so that a busy
-machine slows both. All rows are measured, and those of them below 64 tokens. `more`: seconds of
-everything a pass can give (log-probabilities, entropy, EL2N, states) over seconds of
-log-probabilities alone, both of prompt and answer and the answer alone; at most 1.2 is aimed at.
-Prints one JSON line.
+log-probabilities to 1e-5 (absolute below 1, relative above). They take turns, a block of 256 rows
+each, so that a busy machine slows both. Measured are those of `--rows` rows that are below 64
+tokens, and a random `--sample` of the rows of all lengths. `more`: seconds of everything a pass can
+give (log-probabilities, entropy, EL2N, states) over seconds of log-probabilities alone, both of
+prompt and answer and the answer alone; at most 1.2 is aimed at. Prints one JSON line.
 
-    python -m benchmarks.lm_scoring [--model FOLDER] [--data ROWS.parquet] [--rows 256]
-        [--rounds 3] [--out FILE]
+    python -m benchmarks.lm_scoring [--model FOLDER] [--data ROWS.parquet] [--rows 512]
+        [--sample 128] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -28,12 +29,15 @@ import torch
 from benchmarks._record import record, timed, times, within
 from tamis.language.forward import LOGPROB, Engine, Pass
 from tamis.language.load import load_model
+from tamis.language.network import Part
 from tamis.recipe import Model
 from tamis.scoring import answers
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = os.environ.get("TAMIS_BASE_MODEL", str(ROOT.parent / "shared" / "models" / "base-17m"))
 SHORT = 64
+BLOCK = 256
+PARTS: frozenset[Part] = frozenset({"entropy", "el2n", "hidden_mean", "hidden_last"})
 # name -> at least so many times as fast as the loop
 AIMS = {"short": 3.0, "all": 1.2}
 WORDS = (
@@ -60,33 +64,28 @@ def main() -> None:
     model = Model(path=options.model, prompt_style="plain")
     engine = Engine(model, "cpu")
     plain = load_model(model, "cpu")
+    texts = read(options.data) if options.data else generated()
+    every = fitting(texts, engine, options.rows)
+    short = [row for row in every if len(row.conditional.ids) < SHORT]
     result: dict[str, Any] = {
         "benchmark": "lm_scoring",
+        "data": Path(options.data).name if options.data else "random words",
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
-        "rounds": options.rounds,
+        "drawn": len(every),
     }
-    parts = frozenset({"entropy", "el2n", "hidden_mean", "hidden_last"})
-    texts = list(read(options.data) if options.data else generated())
-    every = fitting(texts, engine, options.rows)
-    short = [row for row in every if len(row.conditional.ids) < SHORT]
-    for size, rows in (("short", short), ("all", every)):
+    for size, rows in (("short", short), ("all", every[: options.sample])):
         for signal in ("ifd", "nll"):
-            work = [
-                p
-                for row in rows
-                for p in (row.conditional, *row.alone)[: 2 if signal == "ifd" else 1]
-            ]
-            result[f"{size}_{signal}"] = compare(work, plain, engine, options.rounds) | {
+            result[f"{size}_{signal}"] = {
                 "rows": len(rows),
                 "tokens_a_row": round(statistics.mean(len(r.conditional.ids) for r in rows), 1),
                 "answer_tokens_a_row": round(
                     statistics.mean(len(r.conditional.targets) for r in rows), 1
                 ),
+                **compare(blocks(rows, alone=signal == "ifd"), plain, engine),
             }
-        work = [p for row in rows for p in (row.conditional, *row.alone)]
-        result[f"{size}_more"] = more(work, engine, parts, options.rounds)
+        result[f"{size}_more"] = more(blocks(rows, alone=True), engine)
     record({**result, "lines": lines(result)}, Path(options.out) if options.out else None)
     measured = [r for r in result.values() if isinstance(r, dict)]
     if any(r["largest_difference"] > 1e-5 for r in measured):
@@ -114,8 +113,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=MODEL, help="folder of a causal language model")
     parser.add_argument("--data", help="Parquet with instruction and output; default: made up")
-    parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=512, help="rows drawn")
+    parser.add_argument("--sample", type=int, default=128, help="those of all lengths")
     parser.add_argument("--out", help="also write the line here")
     return parser.parse_args()
 
@@ -139,53 +138,62 @@ def generated() -> list[tuple[str, str]]:
     return made
 
 
-def fitting(texts: list[tuple[str, str]], engine: Engine, count: int) -> list[answers.Answer]:
-    """The first `count` rows that have an answer left once they are cut to the model's length."""
+def fitting(
+    texts: list[tuple[str, str]], engine: Engine, count: int, *, below: int | None = None
+) -> list[answers.Answer]:
+    """The first `count` rows of fewer than `below` tokens that have an answer left once they are
+    cut to the model's length."""
     found: list[answers.Answer] = []
     for question, answer in texts:
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         row = answers.passes(messages, None, engine, alone=True)
-        if isinstance(row, answers.Answer):
+        if isinstance(row, answers.Answer) and len(row.conditional.ids) < (below or math.inf):
             found.append(row)
         if len(found) == count:
             return found
     sys.exit(f"only {len(found)} rows with an answer, {count} needed")
 
 
-def compare(work: list[Pass], plain: Any, engine: Engine, rounds: int) -> dict[str, Any]:
-    """Seconds of both ways, taking turns; the median of each, and their quotient."""
-    loop_seconds, engine_seconds, values = [], [], []
-    one_by_one(work[:4], plain), engine.logprobs(work[:4])
-    for _ in range(rounds):
-        expected, seconds = timed(lambda: one_by_one(work, plain))
-        loop_seconds.append(seconds)
-        found, seconds = timed(lambda: engine.logprobs(work))
-        engine_seconds.append(seconds)
-        values.append(difference(expected, found))
-    loop, ours = statistics.median(loop_seconds), statistics.median(engine_seconds)
+def blocks(rows: list[answers.Answer], *, alone: bool) -> list[list[Pass]]:
+    """The passes of the rows, a block of rows each; with `alone` those of the answers too."""
+    return [
+        [p for r in rows[i : i + BLOCK] for p in (r.conditional, *(r.alone if alone else ()))]
+        for i in range(0, len(rows), BLOCK)
+    ]
+
+
+def compare(work: list[list[Pass]], plain: Any, engine: Engine) -> dict[str, Any]:
+    """Seconds of both ways, which take turns from block to block."""
+    loop = ours = apart = 0.0
+    one_by_one(work[0][:4], plain), engine.logprobs(work[0][:4])
+    for block in work:
+        expected, seconds = timed(lambda block=block: one_by_one(block, plain))
+        loop += seconds
+        found, seconds = timed(lambda block=block: engine.logprobs(block))
+        ours += seconds
+        apart = max(apart, difference(expected, found))
     return {
         "loop_seconds": round(loop, 3),
         "engine_seconds": round(ours, 3),
-        "engine_tokens_per_second": round(sum(p.width for p in work) / ours),
-        "largest_difference": max(values),
+        "engine_tokens_per_second": round(sum(p.width for block in work for p in block) / ours),
+        "largest_difference": apart,
     }
 
 
-def more(work: list[Pass], engine: Engine, parts: frozenset[Any], rounds: int) -> dict[str, Any]:
-    """Seconds of log-probabilities alone and of all parts, taking turns; medians and quotient."""
-    plain_seconds, all_seconds, values = [], [], []
-    for _ in range(rounds + 1):
-        expected, seconds = timed(lambda: engine.run(work, LOGPROB))
-        plain_seconds.append(seconds)
-        found, seconds = timed(lambda: engine.run(work, parts))
-        all_seconds.append(seconds)
-        pair = ([v["logprob"] for v in values] for values in (expected, found))
-        values.append(difference(*pair))
-    plain, everything = statistics.median(plain_seconds[1:]), statistics.median(all_seconds[1:])
+def more(work: list[list[Pass]], engine: Engine) -> dict[str, Any]:
+    """Seconds of log-probabilities alone and of all parts, which take turns."""
+    alone = everything = apart = 0.0
+    engine.run(work[0][:64], PARTS)
+    for block in work:
+        expected, seconds = timed(lambda block=block: engine.run(block, LOGPROB))
+        alone += seconds
+        found, seconds = timed(lambda block=block: engine.run(block, PARTS))
+        everything += seconds
+        apart = max(apart, difference(*([v["logprob"] for v in vs] for vs in (expected, found))))
     return {
-        "logprob_seconds": round(plain, 3),
+        "logprob_seconds": round(alone, 3),
         "all_seconds": round(everything, 3),
-        "largest_difference": max(values),
+        "largest_difference": apart,
     }
 
 

@@ -14,6 +14,7 @@ from tamis.errors import RecipeError, TamisError
 from tamis.language.batch import batches
 from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import CONFIG, TOKENIZER, WEIGHTS, quiet
+from tamis.language.packed import pack
 from tamis.language.parallel import spread
 from tamis.language.windows import Windows, windows
 from tamis.numerics.device import resolve
@@ -152,7 +153,7 @@ class Entailment:
         model = self._from(
             AutoModelForSequenceClassification, dtype=torch.float32, use_safetensors=True
         )
-        return tokenizer, model.to(resolve(self.device)).eval()
+        return tokenizer, pack(model.to(resolve(self.device)).eval())
 
     def _from(self, kind: Any, **options: Any) -> Any:
         folder, name, revision = self._place

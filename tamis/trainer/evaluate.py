@@ -16,6 +16,7 @@ from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.generate import greedy, stop_ids
 from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
+from tamis.language.packed import pack
 from tamis.language.parallel import spread
 from tamis.language.render import Rendered, RenderError, cut, prompt, renderings
 from tamis.language.tally import Tally
@@ -85,7 +86,7 @@ def evaluate(
     Without `count_ends` the tokens that end a turn are not among those of `nll_sum`.
     """
     tokenizer, limit = load_tokenizer(model), max_length(model)
-    lm = load_model(model, device)
+    lm = pack(load_model(model, device))
     stops = stop_ids(tokenizer, prompt_style=model.prompt_style, config=lm.generation_config)
     unscored = [] if count_ends else stops
     prepared, asked = _prepared(rows, model, tokenizer, max_new_tokens, unscored)

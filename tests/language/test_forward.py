@@ -29,6 +29,13 @@ def engine(folder: Path, budget: int | None = None) -> Engine:
     return Engine(Model(path=str(folder), prompt_style="plain"), "cpu", budget=budget)
 
 
+def test_on_a_cpu_the_linear_layers_are_packed(folder: Path) -> None:
+    net = engine(folder).network
+    kinds = {type(m) for m in (*net.backbone.modules(), net.head)}
+    assert any(issubclass(k, torch.nn.Linear) for k in kinds)
+    assert torch.nn.Linear not in kinds
+
+
 def some_passes(n: int, seed: int = 0) -> list[Pass]:
     rng = np.random.default_rng(seed)
     made = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from tamis.errors import MissingPackage, RecipeError
 from tamis.recipe import Model
@@ -54,6 +55,12 @@ def test_vectors_are_the_encoder_s(
     np.testing.assert_allclose(found["cut"], [0, 0, 0, 1 - 256 / 403])
     assert found["reason"].tolist() == [None] * 4
     assert sum(told) == 4
+
+
+def test_on_a_cpu_the_linear_layers_are_packed(default: registry.Embed) -> None:
+    kinds = {type(m) for m in default._encoder._loaded.modules()}
+    assert any(issubclass(k, torch.nn.Linear) for k in kinds)
+    assert torch.nn.Linear not in kinds
 
 
 def test_equal_texts_are_computed_once(
