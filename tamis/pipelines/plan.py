@@ -143,8 +143,12 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             rounds = recipe.select is not None and trains_between(recipe.select)
             _check_trainer(recipe.tune, scored="is evaluated" if ours or rounds else None)
             _check_reference(recipe, recipe.tune)
-        elif recipe.tune.online is not None:
-            raise RecipeError("tune.online works in the bundled trainer: leave it or command out")
+        else:
+            for name in ("online", "diagnose", "evaluate_every"):
+                if getattr(recipe.tune, name) is not None:
+                    raise RecipeError(
+                        f"tune.{name} works in the bundled trainer: leave it or command out"
+                    )
     if recipe.evaluate is not None and recipe.tune is None:
         raise RecipeError("evaluate needs a tune block: it evaluates what was tuned")
     if recipe.select is not None and recipe.tune is None:

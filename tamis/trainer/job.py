@@ -18,6 +18,7 @@ from tamis.recipe import Model, Tune
 from tamis.trainer import methods, online, optimizers
 from tamis.trainer.data import Examples, prepare, steps
 from tamis.trainer.methods import Method
+from tamis.trainer.methods.parts import sharded
 from tamis.trainer.objectives import Course, Objective
 from tamis.trainer.objectives import build as objective_of
 from tamis.trainer.objectives import course as course_of
@@ -47,6 +48,11 @@ def check(options: Tune) -> Method:
             "leave tune.precision out"
         )
     online.check(options)
+    if options.diagnose is not None and (kind := sharded()):
+        raise RecipeError(
+            f"tune.diagnose looks at whole weights in one process, and {kind} cuts them: use ddp, "
+            "or leave it out"
+        )
     return method
 
 

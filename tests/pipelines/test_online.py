@@ -119,7 +119,9 @@ def mistakes(safe: str) -> list[tuple[dict[str, Any], str]]:
         ({"online": {"method": "uds", "reference": "ref"}}, "uds takes no reference"),
         ({"online": {"method": "rho_loss"}}, "rho_loss needs a model"),
         ({"online": {"method": "rho_loss", "reference": "rex"}}, "no entry 'rex'"),
-        ({"online": {"method": "random"}, "command": "train"}, "bundled trainer"),
+        ({"online": {"method": "random"}, "command": "train"}, "tune.online works in the bundled"),
+        ({"diagnose": {}, "command": "train"}, "tune.diagnose works in the bundled trainer"),
+        ({"evaluate_every": 5, "command": "train"}, "tune.evaluate_every works in the bundled"),
         (
             {"online": {"method": "bds", "safe": safe}, "objective": {"method": "dft"}},
             "bds has a loss of its own",

@@ -57,9 +57,16 @@ def linears(lm: Any, wanted: str | Sequence[str] = "all-linear") -> dict[str, An
 def whole_weights(name: str) -> None:
     """Raise `RecipeError` where weights are cut into shares of processes: the method looks at whole
     matrices, or changes what of them is trained."""
+    if kind := sharded():
+        raise RecipeError(
+            f"{name} needs whole weights in every process, and {kind} cuts them: use ddp, or "
+            "method: lora"
+        )
+
+
+def sharded() -> str | None:
+    """What cuts weights into shares of processes: FSDP or ZeRO, as accelerate was told; or None."""
     for variable, kind in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "ZeRO")):
         if os.environ.get(variable, "").lower() in {"1", "true"}:
-            raise RecipeError(
-                f"{name} needs whole weights in every process, and {kind} cuts them: use ddp, or "
-                "method: lora"
-            )
+            return kind
+    return None

@@ -63,6 +63,13 @@ def test_what_does_not_go_together() -> None:
     refused("set scheduler: constant", optimizer="schedule_free_adamw")
 
 
+def test_diagnostics_need_whole_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(Tune(diagnose={}))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    check(Tune())
+    refused("FSDP cuts them: use ddp, or leave it out", diagnose={})
+
+
 def test_an_absent_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
 
