@@ -86,7 +86,7 @@ _TOLD = {"name": "name", "what it does": "sentence", "needs": "needs"}
 _AVOID = {"when not to use it": "avoid"}
 # Of each kind of method, the title of its table, and its columns by the fields they show.
 _METHODS: dict[str, tuple[str, dict[str, str]]] = {
-    "scorer": ("scorers", {**_TOLD, "cost per 100k rows": "cost", **_AVOID}),
+    "scorer": ("scorers", {**_TOLD, "text": "view", "cost per 100k rows": "cost", **_AVOID}),
     "selector": ("selectors", {**_TOLD, "cost per 100k rows": "cost", **_AVOID}),
     "method": (
         "tuning methods",

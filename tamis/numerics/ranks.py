@@ -50,16 +50,24 @@ def midranks(values: F64, cells: Ints) -> tuple[F64, Ints]:
     return ranks, np.bincount(cells)[cells]
 
 
-def shares(values: F64, within: Sequence[Ints], least: int) -> tuple[F64, int]:
-    """The rank of each value over the number of rows of its cell, (n,) in (0, 1], cells being those
-    of `levels`; and how many rows stand in a coarser cell than the full crossing."""
-    found = np.zeros(len(values))
+def places(values: F64, within: Sequence[Ints], least: int) -> tuple[F64, Ints, int]:
+    """The rank of each value in its cell from 1 and the number of rows of the cell, (n,) each,
+    cells being those of `levels`; and how many rows stand in a coarser cell than the full
+    crossing."""
+    place, count = np.zeros(len(values)), np.ones(len(values), dtype=np.int64)
     coarser = 0
     for depth, (cells, mine) in enumerate(levels(within, len(values), least)):
-        place, count = midranks(values, cells)
-        found[mine] = place[mine] / count[mine]
+        ranked, held = midranks(values, cells)
+        place[mine], count[mine] = ranked[mine], held[mine]
         coarser += int(mine.sum()) if depth else 0
-    return found, coarser
+    return place, count, coarser
+
+
+def shares(values: F64, within: Sequence[Ints], least: int) -> F64:
+    """The share of the rows of its cell that lie at or below each value, (n,) in (0, 1]: see
+    `places`."""
+    place, count, _ = places(values, within, least)
+    return place / count
 
 
 def medians(values: F64, cells: Ints) -> F64:

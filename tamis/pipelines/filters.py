@@ -40,6 +40,6 @@ def passes(rule: Filter, columns: Columns, standing: np.ndarray) -> np.ndarray:
             code(columns.values(name), name, f"filter on {rule.column}")[rows]
             for name in rule.within
         ]
-        ranked, _ = shares(given if rule.lowest_percent is not None else -given, within, LEAST)
+        ranked = shares(given if rule.lowest_percent is not None else -given, within, LEAST)
         passed[rows] &= np.round(ranked * 100, 9) <= rule.percent
     return passed

@@ -31,7 +31,8 @@ class Scorer(Protocol):
     """A signal that each row has by itself: a frozen dataclass whose fields are its options.
 
     `version` is raised by hand when the values change. `fields` names the columns in the order they
-    are stored. `about` says what `tamis methods` shows: sentence, needs, cost, avoid.
+    are stored. `about` says what `tamis methods` shows: sentence, needs, view (which text it
+    reads), cost, avoid.
     """
 
     name: ClassVar[str]

@@ -27,6 +27,7 @@ class El2n(AnswerSignal):
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How far a language model's guesses lie from the answers, token by token.",
         "needs": "a causal language model, best one tuned briefly on such rows",
+        "view": "answer, given all before it",
         "cost": "that of nll; free beside it",
         "avoid": "to keep the highest of noisy data: hard and wrong rows look alike",
     }

@@ -43,6 +43,7 @@ class Embed:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Places every row as a point, near to rows of like meaning.",
         "needs": "a sentence encoder, or the extra offline",
+        "view": "all, or as option view says",
         "cost": "10 to 40 minutes per 100k rows with MiniLM on two CPU cores; 150 MB on disk",
         "avoid": "for texts far longer than the encoder reads (MiniLM: 256 tokens): see cut",
     }

@@ -26,6 +26,7 @@ class Entropy(AnswerSignal):
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How unsure a language model is while it reads the answers.",
         "needs": "a causal language model",
+        "view": "answer, given all before it",
         "cost": "that of nll; free beside it",
         "avoid": "as a measure of mistakes: it does not see which token the answer takes",
     }

@@ -70,6 +70,7 @@ class Evol:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How complex each instruction and how good each response is, from 1 to 6.",
         "needs": "a causal language model trained to say that digit: see tamis train-scorer",
+        "view": "user and answer, turn by turn",
         "cost": "one forward pass a turn and axis, about twice nll",
         "avoid": "with a model that was not trained for it: it answers around 3.5 to anything",
     }

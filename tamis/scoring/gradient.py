@@ -46,6 +46,7 @@ class Gradient:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "What a row would teach a model: the norm and a projection of its gradient.",
         "needs": "a causal language model, best one tuned briefly on such rows",
+        "view": "answer, given all before it",
         "cost": "with one block 1.5 times that of nll, with all blocks 3 times; 4 kB a row on disk",
         "avoid": "the norm alone on noisy data: wrong rows have large gradients too",
     }

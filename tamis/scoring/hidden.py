@@ -29,6 +29,7 @@ class Hidden(AnswerSignal):
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Places every row as a point: where a language model stands after reading it.",
         "needs": "a causal language model",
+        "view": "all up to the last answer's end",
         "cost": "that of nll; free beside it; 4 bytes a row and dimension on disk",
         "avoid": "where a sentence encoder reads the text whole: states of one model differ by "
         "length and form first",

@@ -38,6 +38,7 @@ class Ifd(AnswerSignal):
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How much the instruction helps a language model to say the answer.",
         "needs": "a causal language model that knows the kind of text",
+        "view": "answer, given all before it and by itself",
         "cost": "that of nll and one more pass over the answers",
         "avoid": "with a model that does not know the kind of text, or on low-quality pools: deita "
         "found it worse than random there",

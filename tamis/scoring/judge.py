@@ -62,6 +62,7 @@ class Judge:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "A grade by your rubric, from a language model here or behind a server.",
         "needs": "a causal language model, or one with an endpoint (OpenAI-compatible: vLLM)",
+        "view": "all, and system prompts",
         "cost": "one forward pass or request a row; minutes to hours per 100k rows",
         "avoid": "as the only signal: judges like long answers and their own style",
     }

@@ -44,6 +44,7 @@ class Length:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Counts characters, words and turns.",
         "needs": "nothing",
+        "view": "user, answer and all",
         "cost": "about 10 seconds per 100k rows",
         "avoid": "as a measure of quality: long answers are often padded ones",
     }

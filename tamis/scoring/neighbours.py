@@ -43,6 +43,7 @@ class Neighbours:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Whether rows with like questions give the same or a like answer.",
         "needs": "an embedding of the questions (view user), and for agreement one of the answers",
+        "view": "none: it reads columns",
         "cost": "a minute or two per 100k rows on two cores",
         "avoid": "where every answer is its own: it then measures how common a row is",
     }

@@ -26,6 +26,7 @@ class Nll(AnswerSignal):
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "How surprised a language model is by the answers.",
         "needs": "a causal language model",
+        "view": "answer, given all before it",
         "cost": "one forward pass a row: about 2.5 hours per 100k rows of 250 tokens with a 17M "
         "model on two CPU cores, minutes on a GPU",
         "avoid": "with a model that does not know the kind of text: the values are noise",

@@ -30,6 +30,7 @@ class Perplexity(AnswerSignal):
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Perplexity of the answers under a language model, and bits per byte.",
         "needs": "a causal language model",
+        "view": "answer, given all before it",
         "cost": "that of nll; free beside it",
         "avoid": "to keep the lowest alone: short, repetitive boilerplate wins; deita found the "
         "highest far worse than random",

@@ -67,7 +67,8 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> dict[str, str]:
-    """What `tamis methods` shows: sentence, needs, cost (per 100k rows), avoid (when not to)."""
+    """What `tamis methods` shows: sentence, needs, view, cost (per 100k rows), avoid (when
+    not to)."""
     return dict(_kind(name).about)
 
 

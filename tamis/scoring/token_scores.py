@@ -34,6 +34,7 @@ class TokenScores(AnswerSignal):
         "sentence": "Perplexity, EL2N, entropy and how much the prompt helps: the scores that "
         "adapt_inf lets compete.",
         "needs": "a causal language model",
+        "view": "answer, given all before it and by itself",
         "cost": "that of ifd; free beside it",
         "avoid": "when one of them is enough: nll, el2n, entropy or ifd has it alone",
     }

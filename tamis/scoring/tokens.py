@@ -36,6 +36,7 @@ class Tokens:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Counts the tokens a row costs in training, and those that are learnt.",
         "needs": "the tokenizer of the model that will be tuned",
+        "view": "all, as the model's template renders it",
         "cost": "about a minute per 100k rows of 250 tokens on one CPU core",
         "avoid": "never: budgets in tokens need it",
     }

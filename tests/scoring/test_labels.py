@@ -96,6 +96,7 @@ def test_clusters_share_rows_between_them() -> None:
     found = score(build("clusters", clusters=3, most=2, floor=0.5), rows(**{"embed.vector": x}))
     labels, nearest = found.columns["labels"], found.columns["cluster"]
     assert labels[1] == [] and np.isnan(nearest[1])
+    assert found.columns["reason"].tolist() == [None, "no_vector"] + [None] * 58
     assert len(labels[0]) == 2 and labels[0][0] == f"c{int(nearest[0])}"
     assert all(len(row) == 1 for row in labels[2:])
     for start in (20, 40):
@@ -128,6 +129,7 @@ def test_taxonomy_gives_the_nearest_name_from_the_threshold_on() -> None:
     assert found.columns["labels"].tolist()[:2] == [[named[0]], [named[1]]]
     assert found.columns["labels"].tolist()[2:] == [[], []]
     assert found.columns["best"][2] in named and found.columns["best"][3] is None
+    assert found.columns["reason"].tolist() == [None, None, None, "no_vector"]
     expected = (vectors @ scorer._encoder.encode(named)[0].T).max(axis=1)
     assert np.allclose(found.columns["cosine"][:3], expected, atol=1e-5)
     with pytest.raises(DataError, match="name the same model for both"):

@@ -144,6 +144,10 @@ def test_copies_are_never_sparse_and_rows_without_vectors_have_no_mark() -> None
     np.testing.assert_allclose(found["similarity"][10:20], 1)
     assert (found["sparse"][10:20] == 0).all()
     assert np.isnan(found["sparse"][:2]).all() and np.isnan(found["hard"]).all()
+    assert found["reason"].tolist() == ["no_value: e"] * 2 + [None] * 58
+    both = {"q": np.array([np.nan, 1, np.nan] + [2.0] * 57), "e": e}
+    reasons = run(both, embedding="e", quality="q").columns["reason"].tolist()
+    assert reasons[:4] == ["no_value: e", "no_value: e", "no_value: q", None]
     assert np.isnan(run({"e": e[2:3]}, embedding="e").columns["similarity"]).all()
     two = run({"e": e[2:4]}, embedding="e").columns
     assert np.isfinite(two["similarity"]).all()

@@ -1,5 +1,6 @@
 """Building scorers by name."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,26 @@ def test_every_scorer_describes_itself() -> None:
     )
     for name in registry.names():
         about = registry.describe(name)
-        assert set(about) == {"sentence", "needs", "cost", "avoid"}
+        assert set(about) == {"sentence", "needs", "view", "cost", "avoid"}
         assert all(about.values())
+
+
+# What reads all of a text, however long it is, and what is defined for every row.
+WHOLE = {"length", "keywords", "heuristics", "pii", "lang", "contamination"}
+WHOLE |= {"duplicates_exact", "duplicates_minhash"}
+ALWAYS = {"length", "pii", "tags", "metadata", "keywords"}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_what_was_not_read_and_what_is_undefined_is_told(name: str) -> None:
+    kind = registry._kind(name)
+    view = registry.describe(name)["view"]
+    options = {f.name: f.default for f in dataclasses.fields(kind)}
+    assert ("option view" in view) == ("view" in options)
+    assert "view" not in options or view.startswith(str(options["view"]))
+    reads = not view.startswith("none")
+    assert ("cut" in kind.fields) == (reads and name not in WHOLE)
+    assert ("reason" in kind.fields) == (name not in ALWAYS)
 
 
 @pytest.mark.parametrize(

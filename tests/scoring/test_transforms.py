@@ -55,6 +55,16 @@ def test_lowest_share_by_rank_is_what_perplexity_filters_keep(vectors) -> None:
         assert set(np.flatnonzero(rank <= 0.2)) <= set(np.flatnonzero(rank <= 0.4))
 
 
+def test_a_rank_may_span_the_grades_of_a_judge() -> None:
+    x = np.array([3.0, np.nan, 1.0, 3.0, 8.0])
+    found = score("rank", {"x": x}, column="x", span=[1, 6])
+    # v = 1 + 5 r / (n - 1), ranks from 0, equal ones at their mean.
+    np.testing.assert_allclose(found["value"], [3.5, np.nan, 1, 3.5, 6])
+    assert score("rank", {"x": x[:1]}, column="x", span=[1, 6])["value"].tolist() == [3.5]
+    with pytest.raises(RecipeError, match="rising"):
+        build("rank", column="x", span=[6, 1])
+
+
 def test_rank_within_sources_and_small_ones_among_all() -> None:
     x = np.arange(50.0)
     source = texts(*["a"] * 25, *["b"] * 22, *["c"] * 2, None)

@@ -38,6 +38,7 @@ class ClearFilter:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Which rows lie above the median of a score, such as the confidence of clear.",
         "needs": "a column of numbers, clear.confidence unless another is named",
+        "view": "none: it reads columns",
         "cost": "under a second per 100k rows",
         "avoid": "with coarse scores: all rows that lie on the median go",
     }

@@ -68,6 +68,7 @@ class Clear:
         "sentence": "How much a language model believes the answer a row came with.",
         "needs": "a causal language model; to compare sampled answers, a model for inference or an "
         "encoder",
+        "view": "the last answer, given all before it",
         "cost": "samples 0: about two forward passes a row; else that and 5 answers of decoding",
         "avoid": "with models below some 3 B parameters, whose reflection is near chance: look at "
         "option_mass and try it on planted errors first",

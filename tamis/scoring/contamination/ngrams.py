@@ -56,6 +56,7 @@ class Contamination:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Tells how much of a benchmark item a row holds, word for word.",
         "needs": "the benchmark's files, or its name on the hub",
+        "view": "all, or as option view says",
         "cost": "15 seconds per 100k rows on one core",
         "avoid": "as the only check: a rephrased item shares no run (contamination_semantic)",
     }

@@ -46,6 +46,7 @@ class ContaminationSemantic:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Tells the benchmark item whose meaning is nearest to a row's.",
         "needs": "a sentence encoder, and the benchmark's files or its name on the hub",
+        "view": "user, or as option view says",
         "cost": "that of embed, and a minute per 100k rows and 10k benchmark texts",
         "avoid": "without a look at what it matched: questions of one topic are near each other",
     }

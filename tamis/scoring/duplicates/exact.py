@@ -33,6 +33,7 @@ class DuplicatesExact:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Groups rows whose texts are the same but for case and spaces.",
         "needs": "the texts",
+        "view": "all, or as option view says",
         "cost": "a few seconds per 100k rows on one core",
         "avoid": "when copies differ by a word: see duplicates_minhash",
     }

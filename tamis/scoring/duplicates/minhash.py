@@ -64,6 +64,7 @@ class DuplicatesMinhash:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Groups rows whose texts share most of their runs of words.",
         "needs": "the texts",
+        "view": "all, or as option view says",
         "cost": "10 seconds per 100k rows on one core",
         "avoid": "for paraphrases, which share meaning and not words: see duplicates_semantic",
     }

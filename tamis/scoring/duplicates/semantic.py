@@ -55,6 +55,7 @@ class DuplicatesSemantic:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Groups rows that say the same in other words.",
         "needs": "an embedding",
+        "view": "none: it reads columns",
         "cost": "a minute or two per 100k rows on two cores",
         "avoid": "with a threshold that was tuned for another encoder",
     }

@@ -15,9 +15,10 @@ from tamis.recipe import Model
 from tamis.scoring.base import Advance, PoolColumns, Rows
 from tamis.scoring.encoder import Encoder
 from tamis.scoring.labels import names
+from tamis.scoring.labels.names import NO_VECTOR
 
 OTHER = "other"
-NO_VECTOR, NO_TAG = "no_vector", "no_tag"
+NO_TAG = "no_tag"
 # The ten of DoIT, each by a sentence that says what belongs to it.
 ABILITIES: Mapping[str, str] = {
     "science": "A question about biology, chemistry, medicine or physics.",
@@ -61,6 +62,7 @@ class Abilities:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "One category a row: code, mathematics, creative writing and the like.",
         "needs": "an embedding of the rows and its encoder, or tags by a language model",
+        "view": "none: it reads columns",
         "cost": "seconds",
         "avoid": "before you have read some rows of each category: the sentences decide",
     }

@@ -40,6 +40,7 @@ class Annotations:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels and scores: rows that come annotated as MIG publishes them.",
         "needs": "rows with the objects annotation.instag and annotation.deita",
+        "view": "none: it reads columns",
         "cost": "seconds; one embedding a tag",
         "avoid": "for other formats: tags reads any list",
     }

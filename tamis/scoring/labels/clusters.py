@@ -13,6 +13,7 @@ from tamis.numerics.blocked import unit_rows
 from tamis.numerics.kmeans import cluster
 from tamis.scoring.base import Advance, PoolColumns, Rows
 from tamis.scoring.labels import names
+from tamis.scoring.labels.names import NO_VECTOR
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class Clusters:
     seed: int = 0
 
     name: ClassVar[str] = "clusters"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels: the nearest of the clusters of an embedding.",
         "needs": "an embedding",
+        "view": "none: it reads columns",
         "cost": "about a minute per 100k rows with 100 clusters on two CPU cores",
         "avoid": "when the topics have names already: tags and metadata can be read",
     }
-    fields = ("labels", "cluster")
+    fields = ("labels", "cluster", "reason")
 
     def needs(self) -> frozenset[str]:
         """The embedding."""
@@ -62,13 +64,17 @@ class Clusters:
             raise RecipeError("clusters needs clusters >= 1, most >= 1 and floor between -1 and 1")
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
-        """`labels`, nearest first, and `cluster`, NaN where a row has no vector."""
+        """`labels`, nearest first, and `cluster`, NaN with a `reason` where a row has no
+        vector."""
         vectors = np.asarray(rows.columns[self.embedding])
         some = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         lists: list[list[str]] = [[] for _ in range(rows.n)]
         nearest = np.full(rows.n, np.nan)
+        reason = np.full(rows.n, NO_VECTOR, dtype=object)
+        reason[some] = None
         if not len(some):
-            return PoolColumns({"labels": names.column(lists), "cluster": nearest})
+            found = {"labels": names.column(lists), "cluster": nearest, "reason": reason}
+            return PoolColumns(found)
         x = unit_rows(vectors[some])
         found = cluster(x, self.clusters, rng=np.random.default_rng(self.seed))
         centres = unit_rows(found.centres)
@@ -84,4 +90,5 @@ class Clusters:
             "embedding": centres,
         }
         facts = {"clusters": len(centres), "inertia": round(found.inertia, 3)}
-        return PoolColumns({"labels": names.column(lists), "cluster": nearest}, labels, facts)
+        columns = {"labels": names.column(lists), "cluster": nearest, "reason": reason}
+        return PoolColumns(columns, labels, facts)

@@ -48,6 +48,7 @@ class Keywords:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels: the words that tell a row from the others.",
         "needs": "the texts, and a sentence encoder",
+        "view": "user, or as option view says",
         "cost": "a minute per 100k rows, and an embedding a word that is used",
         "avoid": "for templated instructions, whose words say the template and not the topic",
     }

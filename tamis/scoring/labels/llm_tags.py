@@ -72,6 +72,7 @@ class LlmTags:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Tags for each instruction, from a language model here or behind a server.",
         "needs": "a causal language model, or one with an endpoint (OpenAI-compatible: vLLM)",
+        "view": "user",
         "cost": "one reply a row of up to 160 tokens, two where the first is not usable",
         "avoid": "where rows have labels already: metadata costs nothing",
     }

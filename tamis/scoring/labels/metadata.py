@@ -35,6 +35,7 @@ class Metadata:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels: columns the rows came with, such as task, domain or language.",
         "needs": "columns with few different values, and a sentence encoder",
+        "view": "none: it reads columns",
         "cost": "seconds; one embedding a label",
         "avoid": "when the columns are far coarser than the differences that matter",
     }

@@ -12,6 +12,7 @@ from tamis.scoring.base import PoolColumns
 from tamis.scoring.encoder import Encoder
 
 Lists = Sequence[Sequence[str]]
+NO_VECTOR = "no_vector"
 
 
 def labelled(lists: Lists, encoder: Encoder, *, text: Callable[[str], str] = str) -> PoolColumns:

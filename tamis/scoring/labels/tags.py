@@ -46,6 +46,7 @@ class Tags:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels: the tags that the rows came with, cleaned and merged.",
         "needs": "a column with a list of tags a row, and a sentence encoder",
+        "view": "none: it reads columns",
         "cost": "seconds; one embedding a tag",
         "avoid": "when most tags are used once: set merge, or take keywords or clusters",
     }

@@ -14,6 +14,7 @@ from tamis.recipe import Model
 from tamis.scoring.base import Advance, PoolColumns, Rows
 from tamis.scoring.encoder import Encoder
 from tamis.scoring.labels import names
+from tamis.scoring.labels.names import NO_VECTOR
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,16 @@ class Taxonomy:
     embedding: str = "embed.vector"
 
     name: ClassVar[str] = "taxonomy"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     encoder: ClassVar[bool] = True
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels: the nearest of a list of names that you give.",
         "needs": "names of topics or abilities, an embedding of the rows and its encoder",
+        "view": "none: it reads columns",
         "cost": "seconds",
         "avoid": "when a name does not say what belongs to it: look at cosine first",
     }
-    fields = ("labels", "best", "cosine")
+    fields = ("labels", "best", "cosine", "reason")
 
     def needs(self) -> frozenset[str]:
         """The embedding of the rows."""
@@ -73,7 +75,8 @@ class Taxonomy:
         return self._encoder.warnings
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
-        """`labels`, nearest first; `best` and `cosine`, undefined where a row has no vector."""
+        """`labels`, nearest first; `best` and `cosine`, undefined with a `reason` where a row has
+        no vector."""
         vectors = np.asarray(rows.columns[self.embedding])
         places, _ = self._encoder.encode(self.names)
         if vectors.shape[1] != places.shape[1]:
@@ -93,6 +96,7 @@ class Taxonomy:
         labels = {"name": np.array(self.names, dtype=object), "embedding": places}
         facts = {"labels": len(self.names), "unlabelled_rows": sum(not row for row in lists)}
         columns = {"labels": names.column(lists), "best": best, "cosine": nearness}
+        columns["reason"] = np.where(np.isnan(nearness), NO_VECTOR, None)
         return PoolColumns(columns, labels, facts)
 
     @cached_property

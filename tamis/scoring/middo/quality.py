@@ -62,6 +62,7 @@ class MiddoQuality:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Clarity, completeness and factuality of prompt and response, by a model.",
         "needs": "a causal language model, or one with an endpoint (OpenAI-compatible: vLLM)",
+        "view": "user and answer of the first turn",
         "cost": "six replies a row of up to 32 tokens",
         "avoid": "with a small model: its marks say little",
     }

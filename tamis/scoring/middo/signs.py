@@ -14,7 +14,7 @@ from tamis.numerics.cells import told
 from tamis.numerics.neighbours import most_similar
 from tamis.numerics.ragged import Ragged
 from tamis.scoring.base import Advance, PoolColumns, Rows
-from tamis.scoring.transforms.columns import codes, numbers
+from tamis.scoring.transforms.columns import NO_VALUE, codes, numbers
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,15 @@ class Middo:
     within: tuple[str, ...] = ()
 
     name: ClassVar[str] = "middo"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Marks rows that stay hard after training, stand alone, or are judged poor.",
         "needs": "losses under two models, an embedding, a quality score: what is named",
+        "view": "none: it reads columns",
         "cost": "seconds; about a minute per 50k rows for the neighbours",
         "avoid": "as filters of their own: the paper has such rows rewritten, not dropped",
     }
-    fields = ("hard", "sparse", "low", "similarity")
+    fields = ("hard", "sparse", "low", "similarity", "reason")
 
     def needs(self) -> frozenset[str]:
         """The columns that are named."""
@@ -76,8 +77,14 @@ class Middo:
             raise RecipeError("middo needs multiples of 0 or more and neighbours of 1 or more")
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
-        """The marks and `similarity`, float64, NaN where a row or the recipe has no value."""
-        columns = {name: np.full(rows.n, np.nan) for name in self.fields}
+        """The marks and `similarity`, float64, NaN where a row or the recipe has no value; `reason`
+        `no_value: COLUMN` names the first column that lacks one."""
+        columns = {name: np.full(rows.n, np.nan) for name in self.fields[:-1]}
+        reason = np.full(rows.n, None, dtype=object)
+
+        def undefined(at: np.ndarray, name: str) -> None:
+            reason[at & np.array([r is None for r in reason])] = f"{NO_VALUE}: {name}"
+
         facts: dict[str, Any] = {}
         within = codes(rows, self.within, self.name)
         if self.pre is not None and self.current is not None:
@@ -86,6 +93,8 @@ class Middo:
             known = np.isfinite(before) & np.isfinite(after)
             pre = cutoff.above(np.where(known, before, np.nan), self.m_hard, within)
             now = cutoff.above(np.where(known, after, np.nan), self.m_hard, within)
+            undefined(~np.isfinite(before), self.pre)
+            undefined(~np.isfinite(after), self.current)
             columns["hard"][known] = (pre.rows & now.rows)[known]
             facts["pre_threshold"] = told(pre.threshold)
             facts["current_threshold"] = told(now.threshold)
@@ -93,6 +102,7 @@ class Middo:
             similarity = self._similarity(rows.columns[self.embedding])
             alone = cutoff.below(similarity, self.m_sparse, within)
             known = ~np.isnan(similarity)
+            undefined(~known, self.embedding)
             columns["sparse"][known] = alone.rows[known]
             columns["similarity"] = similarity
             facts["sparse_threshold"] = told(alone.threshold)
@@ -100,11 +110,12 @@ class Middo:
             quality = numbers(rows, self.quality, self.name)
             poor = cutoff.below(quality, self.m_low, within, sample=True)
             known = np.isfinite(quality)
+            undefined(~known, self.quality)
             columns["low"][known] = poor.rows[known]
             facts["low_threshold"] = told(poor.threshold)
         advance(rows.n)
         counts = {name: int(np.nansum(columns[name])) for name in ("hard", "sparse", "low")}
-        return PoolColumns(columns, facts=facts | counts)
+        return PoolColumns({**columns, "reason": reason}, facts=facts | counts)
 
     def _similarity(self, column: np.ndarray | Ragged) -> np.ndarray:
         """Mean cosine to the nearest others, NaN without a vector; below 0 counts as 0."""

@@ -45,6 +45,7 @@ class Heuristics:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Measures of a text's form: repetition, symbols, refusals, broken ends.",
         "needs": "the texts",
+        "view": "answer, or as option view says",
         "cost": "half a minute per 100k rows on one core",
         "avoid": "as a measure of quality: it knows bad form, not good content",
     }

@@ -49,6 +49,7 @@ class Lang:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Names the language of a row.",
         "needs": "the extra lang",
+        "view": "all, or as option view says",
         "cost": "a minute per 100k rows of 1,000 characters on one core",
         "avoid": "for texts of a few words, and for rows that mix languages: it names one",
     }

@@ -33,6 +33,7 @@ class Combine:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Several scores as one, by a weighted sum or product.",
         "needs": "columns of numbers; of like units for a sum",
+        "view": "none: it reads columns",
         "cost": "under a second per 100k rows",
         "avoid": "for scores of turns, whose products are summed: deita does that itself",
     }

@@ -55,6 +55,7 @@ class Deconfound:
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "A score less what known confounders (source, date, popularity) say of it.",
         "needs": "a column of scores and the columns that distort it",
+        "view": "none: it reads columns",
         "cost": "a second or two per 100k rows",
         "avoid": "for consequences of quality: taking them out takes quality out; needs `iv`",
     }
