@@ -41,15 +41,20 @@ def table(setting: grid.Setting, size: str) -> str:
     if not any(found.values()):
         return "No cell of this size has been computed.\n"
     figure = _NAMES[setting.figure]
-    lines = [
-        f"| contestant | seeds | {figure} | minus {setting.start} | of the way | rows | wrong "
-        "| processor s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    known = {c: cells for c, cells in found.items() if cells}
+    # Only some pools hold wrong answers.
+    wrong = any(cell["kept"]["wrong"] for cells in known.values() for cell in cells.values())
+    heads = ["contestant", "seeds", figure, f"minus {setting.start}", "of the way", "rows"]
+    heads += [*(["wrong"] if wrong else []), "tokens trained on", "processor s"]
     references = (found[setting.start], found[setting.goal])
-    lines += [_line(setting, c, cells, references) for c, cells in found.items() if cells]
-    lines += ["", _verdict(setting, found), *_missing(setting, size)]
-    return "\n".join(lines) + "\n"
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    lines += [_row(_line(setting, c, cells, references, wrong)) for c, cells in known.items()]
+    parts = ["\n".join(lines), _verdict(setting, found), _missing(setting, size)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _row(values: list[str]) -> str:
+    return f"| {' | '.join(values)} |".replace("|  |", "| |").replace("|  |", "| |")
 
 
 def _cells(setting: grid.Setting, contestant: str, size: str) -> Found:
@@ -58,19 +63,22 @@ def _cells(setting: grid.Setting, contestant: str, size: str) -> Found:
     return {s: json.loads(p.read_text(encoding="utf-8")) for s, p in paths.items() if p.is_file()}
 
 
-def _line(setting: grid.Setting, name: str, cells: Found, references: tuple[Found, Found]) -> str:
+def _line(
+    setting: grid.Setting, name: str, cells: Found, references: tuple[Found, Found], wrong: bool
+) -> list[str]:
     values = [cell["figures"][setting.figure] for cell in cells.values()]
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     kept = [cell["kept"] for cell in cells.values()]
-    rows = np.mean([k["rows"] for k in kept])
-    wrong = np.mean([k["wrong"] / k["rows"] for k in kept])
-    difference = "" if name == setting.start else _told(_difference(setting, cells, references[0]))
     share = _share(setting, cells, *references)
-    seconds = np.mean([cell["processor_seconds"] for cell in cells.values()])
-    return (
-        f"| {name} | {len(cells)} | {np.mean(values):.3f}{spread} | {difference} "
-        f"| {'' if share is None else f'{share:.0%}'} | {rows:,.0f} | {wrong:.0%} | {seconds:.0f} |"
-    )
+    out = [name, str(len(cells)), f"{np.mean(values):.3f}{spread}"]
+    out.append("" if name == setting.start else _told(_difference(setting, cells, references[0])))
+    out.append("" if share is None else f"{share:.0%}")
+    out.append(f"{np.mean([k['rows'] for k in kept]):,.0f}")
+    if wrong:
+        out.append(f"{np.mean([k['wrong'] / k['rows'] for k in kept]):.0%}")
+    out.append(f"{np.mean([cell['tuned']['tokens_seen'] for cell in cells.values()]):,.0f}")
+    out.append(f"{np.mean([cell['processor_seconds'] for cell in cells.values()]):.0f}")
+    return out
 
 
 def _difference(
@@ -139,7 +147,11 @@ def _verdict(setting: grid.Setting, found: Mapping[str, Found]) -> str:
     return " ".join(parts)
 
 
-def _missing(setting: grid.Setting, size: str) -> list[str]:
-    cells = [c for c in grid.cells(setting, size) if not c.path.is_file()]
-    names = [f"{c.contestant} {c.seed}" for c in cells]
-    return ["", f"Missing cells (contestant, seed): {', '.join(names)}."] if names else []
+def _missing(setting: grid.Setting, size: str) -> str:
+    """Which cells are not there, by contestant."""
+    gone: dict[str, list[str]] = {contestant: [] for contestant in setting.contestants}
+    for cell in grid.cells(setting, size):
+        if not cell.path.is_file():
+            gone[cell.contestant].append(str(cell.seed))
+    names = [f"{contestant} ({', '.join(seeds)})" for contestant, seeds in gone.items() if seeds]
+    return f"Cells that are missing, by seed: {', '.join(names)}." if names else ""

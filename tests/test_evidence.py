@@ -78,6 +78,7 @@ def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                     "heldout": digest,
                     "match": match,
                     "kept": {"rows": 100, "wrong": 10},
+                    "tuned": {"tokens_seen": 1000},
                     "processor_seconds": 60.0,
                 }
                 path = grid.Cell(setting, contestant, seed, "small").path
@@ -100,13 +101,13 @@ def test_the_verdict_follows_from_the_cells(cells: Any) -> None:
     assert "Above random: good." in text
     assert "No difference shown from random: poor." in text
     assert "Met: good, 8" in text
-    assert "Missing" not in text
+    assert "missing" not in text
     assert "| good | 3 |" in text
 
 
 def test_a_missing_cell_is_named_and_only_common_seeds_are_paired(cells: Any) -> None:
     text = cells({"random": [0.5, 0.5, 0.9], "oracle": [0.7, 0.7, 0.7], "good": [0.6, 0.6]})
-    assert "Missing cells (contestant, seed): poor 0, poor 1, good 2, poor 2." in text
+    assert "Cells that are missing, by seed: good (2), poor (0, 1, 2)." in text
     # The third seed of random, which good lacks, takes no part in good's difference.
     (line,) = [x for x in text.splitlines() if x.startswith("| good")]
     assert "+0.1" in line or "+0.09" in line
