@@ -11,7 +11,7 @@ from typing import Any
 from tamis.errors import DataError
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import heldout, opened, runlog
-from tamis.pipelines.comparing import check, spoilers, table
+from tamis.pipelines.comparing import check, leakage, spoilers, table
 from tamis.pipelines.comparing.cells import Cell, cells, needed, recipe_of
 from tamis.pipelines.comparing.overlap import overlap
 from tamis.pipelines.comparing.work import Done, run_cells
@@ -102,7 +102,7 @@ def _compared(
     ctx = replace(ctx, recipe=_listed(ctx, keys))
     done = run_cells(ctx, keys, cells(ctx.recipe), jobs)
     untuned = _untuned(ctx, keys)
-    artifact, _ = _written(ctx, done, untuned)
+    artifact, _ = _written(ctx, done, untuned, _leaks(ctx, keys))
     document = files.read_json(artifact.path / DOCUMENT)
     computed = sum(one.computed for one in done)
     seconds = time.monotonic() - start
@@ -148,12 +148,25 @@ def _untuned(ctx: Context, keys: Mapping[str, str]) -> Artifact | None:
     return evaluation.evaluate(ctx, None, held, title="evaluate the untuned model")[0]
 
 
-def _written(ctx: Context, done: Sequence[Done], untuned: Artifact | None) -> tuple[Artifact, bool]:
+def _leaks(ctx: Context, keys: Mapping[str, str]) -> Artifact | None:
+    """The rows of the pool that are like held-out rows."""
+    columns = opened.columns(ctx, keys)
+    held = opened.heldout_rows(ctx, keys, columns)
+    if held is None or ctx.recipe.evaluate is None:
+        return None
+    held = evaluation.within(ctx.recipe.evaluate, held)
+    return leakage.leaks(ctx, keys, columns, held, heldout.mask(ctx.recipe, columns))
+
+
+def _written(
+    ctx: Context, done: Sequence[Done], untuned: Artifact | None, leaks: Artifact | None
+) -> tuple[Artifact, bool]:
     metric, better = check.decisive(ctx.recipe)
     inputs = {
         "version": VERSION,
         "cells": [[str(one.cell), dict(one.keys)] for one in done],
         "untuned": untuned and untuned.key,
+        "leaks": leaks and leaks.key,
         "metric": [metric, better],
         "seed": ctx.recipe.seed,
         "bootstrap": ctx.recipe.evaluate and ctx.recipe.evaluate.bootstrap,
@@ -163,6 +176,7 @@ def _written(ctx: Context, done: Sequence[Done], untuned: Artifact | None) -> tu
         lines = table.lines(ctx, done)
         told = table.document(ctx, lines, untuned)
         told["overlap"] = overlap(ctx, lines)
+        told["leakage"] = None if leaks is None else leakage.counted(ctx, leaks, lines)
         told["warnings"] = spoilers.spoilers(ctx.recipe, told)
         maker.write_json(DOCUMENT, told)
         return {"cells": len(done), "winners": told["winners"]}

@@ -34,7 +34,17 @@ _EXTRAS = {
     "ray": "ray",
     "trl": "trl",
 }
-_KINDS = ("samples", "signals", "selections", "rounds", "manifests", "models", "evaluations")
+_KINDS = (
+    "samples",
+    "signals",
+    "selections",
+    "rounds",
+    "manifests",
+    "models",
+    "evaluations",
+    "comparisons",
+    "leaks",
+)
 
 
 def examine(store: str) -> dict[str, dict[str, Any]]:

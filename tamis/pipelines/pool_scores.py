@@ -53,7 +53,7 @@ def score(
         done = bool(table.parts())
         if not done:
             given = {column: columns.values(column) for column in needs}
-            rows = Rows(len(pool), given, lambda: _batches(pool))
+            rows = Rows(len(pool), given, lambda: batches(pool))
             with ctx.progress(f"score {name}", len(pool)) as advance:
                 found = scorer.score_pool(rows, advance=advance)
             labels = pa.table(arrow(found.labels)) if found.labels else None
@@ -104,7 +104,7 @@ def _object_type(values: np.ndarray) -> pa.DataType:
     return pa.list_(pa.string() if isinstance(items[0], str) else pa.float64())
 
 
-def _batches(pool: Snapshot) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+def batches(pool: Snapshot) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
     """The samples as they lie in the files, with the number each row has in the pool."""
     place = np.empty(len(pool), dtype=np.int64)
     place[pool.order] = np.arange(len(pool))

@@ -11,7 +11,17 @@ import orjson
 from tamis import report as page
 from tamis.errors import StoreError
 from tamis.pipelines.context import Context
-from tamis.pipelines.reporting import boxes, counts, curves, embedding, figures, groups, rows, told
+from tamis.pipelines.reporting import (
+    boxes,
+    counts,
+    curves,
+    embedding,
+    figures,
+    groups,
+    methods,
+    rows,
+    told,
+)
 from tamis.pipelines.reporting.subject import TOKENS, Run, Subject, subject
 from tamis.storage.catalogue import OpenStore, open_store
 
@@ -87,6 +97,7 @@ def collect(store: OpenStore, run: Run, *, texts: bool = True) -> page.ReportDat
         sampled=rows.sampled(seen),
         compared=figures.compared(seen),
         differences=figures.differences(seen),
+        methods=methods.methods(seen),
         map=drawn,
         duplicates=groups.duplicates(seen),
         coverage=[*clusters, *groups.labels(seen)],
@@ -121,7 +132,7 @@ def _absent(seen: Subject, data: page.ReportData) -> dict[str, str]:
         "duplicate groups": data.duplicates,
         "labels": any(c.title.startswith("Labels") for c in data.coverage),
         "training": data.training,
-        "difference to random rows": data.differences,
+        "difference to random rows": data.differences or data.methods,
         "refined answers": data.refined,
         "what is new in this data": data.news,
     }

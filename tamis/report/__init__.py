@@ -1,6 +1,7 @@
 """The report of a run: one self-contained HTML page made from plain values."""
 
 from tamis.report.data import ReportData
+from tamis.report.methods import Contest, Methods, Overlap, Winner
 from tamis.report.page import render, write
 from tamis.report.parts import (
     Box,
@@ -23,11 +24,13 @@ from tamis.report.parts import (
     Theme,
     Training,
 )
+from tamis.report.verdict import label
 
 __all__ = [
     "Box",
     "Compared",
     "Composition",
+    "Contest",
     "Coverage",
     "Covered",
     "Curve",
@@ -37,7 +40,9 @@ __all__ = [
     "Interval",
     "Line",
     "Member",
+    "Methods",
     "News",
+    "Overlap",
     "Refined",
     "Rejected",
     "ReportData",
@@ -45,6 +50,8 @@ __all__ = [
     "Stage",
     "Theme",
     "Training",
+    "Winner",
+    "label",
     "render",
     "write",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tamis.report.methods import Methods
 from tamis.report.parts import (
     Box,
     Compared,
@@ -50,6 +51,7 @@ class ReportData:
     sampled: str = ""
     compared: Sequence[Compared] = ()
     differences: Mapping[str, Interval] = field(default_factory=dict)
+    methods: Methods | None = None
     map: EmbeddingMap | None = None
     duplicates: Sequence[Duplicates] = ()
     coverage: Sequence[Coverage] = ()

@@ -38,9 +38,11 @@ def lines(curve: Curve) -> Markup:
     some = [p for line in points for p in line]
     if not some:
         return Markup("")
-    x, y = _range([p[0] for p in some]), _range([p[1] for p in some])
+    x, y = _range([p[0] for p in some]), _range([p[1] for p in some] + _ends(curve))
     drawn = Markup("").join(
-        _path(found, _style(curve.lines, at), x, y) for at, found in enumerate(points) if found
+        _path(found, _style(curve.lines, at), x, y) + _dots(curve, at, x, y)
+        for at, found in enumerate(points)
+        if found
     )
     return Markup(
         '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="{label}">'
@@ -117,6 +119,42 @@ def _path(
     return Markup('<polyline class="line {}" points="{}"{}/>').format(
         style[0], places, _dash(style[1])
     )
+
+
+def _ends(curve: Curve) -> list[float]:
+    """How far the spreads of the points reach."""
+    return [
+        y + sign * far
+        for line in curve.lines
+        for y, far in zip(line.y, line.spread, strict=False)
+        if math.isfinite(y)
+        for sign in (-1, 1)
+    ]
+
+
+def _dots(curve: Curve, at: int, x: tuple[float, float], y: tuple[float, float]) -> Markup:
+    """The points of a line with their spread, each line a little beside the others."""
+    line = curve.lines[at]
+    dotted = [i for i, one in enumerate(curve.lines) if one.spread]
+    if at not in dotted:
+        return Markup("")
+    beside = 3.5 * (dotted.index(at) - (len(dotted) - 1) / 2)
+    name = _style(curve.lines, at)[0]
+    made = []
+    for a, b, far in zip(line.x, line.y, line.spread, strict=True):
+        left = LEFT + (WIDTH - LEFT - RIGHT) * (a - x[0]) / (x[1] - x[0]) + beside
+        middle, top, bottom = (_height(value, y) for value in (b, b + far, b - far))
+        made.append(
+            Markup(
+                '<line class="line {c}" x1="{x:.1f}" x2="{x:.1f}" y1="{t:.1f}" y2="{b:.1f}"/>'
+                '<circle class="point {c}" cx="{x:.1f}" cy="{m:.1f}" r="3"/>'
+            ).format(c=name, x=left, t=top, b=bottom, m=middle)
+        )
+    return Markup("").join(made)
+
+
+def _height(value: float, y: tuple[float, float]) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - y[0]) / (y[1] - y[0])
 
 
 def _ticks(x: tuple[float, float], y: tuple[float, float]) -> Markup:

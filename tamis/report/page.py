@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tamis.report import charts, lines, numbers, points, verdict
+from tamis.report import charts, lines, methods, numbers, points, verdict
 from tamis.report.data import ReportData
 from tamis.report.parts import Interval
 from tamis.report.stack import stack
@@ -84,13 +84,17 @@ def _template() -> Template:
     }
     environment.globals |= {
         "charts": lines.figures,
+        "count_of": methods.count,
         "decisive": verdict.DECISIVE,
         "difference": charts.difference,
+        "forest": methods.forest,
         "histogram": charts.histogram,
         "intervals": charts.intervals,
         "judged": verdict.judged,
         "map_block": points.block,
+        "mean_of": methods.mean,
         "metric_label": verdict.label,
+        "seconds_of": methods.seconds,
     }
     return environment.get_template("page.html.jinja")
 
@@ -98,6 +102,7 @@ def _template() -> Template:
 def _contents(data: ReportData) -> list[tuple[str, str]]:
     """The sections that are there: anchor and name, in their order."""
     every: list[tuple[object, str, str]] = [
+        (data.methods, "methods", "Methods compared"),
         (True, "run", "Run"),
         (data.composition, "composition", "Sources"),
         (data.languages, "languages", "Languages"),

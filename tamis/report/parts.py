@@ -144,12 +144,14 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a chart. `side` is kept, dropped or empty, and decides the colour."""
+    """One line of a chart. `side` is kept, dropped or empty, and decides the colour. With `spread`,
+    one number a point, each point is a dot between two ends that far away."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     side: str = ""
+    spread: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

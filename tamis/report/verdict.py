@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from tamis.report import methods
 from tamis.report.data import ReportData
 from tamis.report.numbers import duration, integer, interval
 from tamis.report.parts import Interval
 
-NO_DIFFERENCE = "no difference shown"
 # Which way is better, and what the figure is called.
 METRICS = {
     "nll": ("held-out NLL", "lower"),
@@ -19,6 +19,8 @@ DECISIVE = ("nll", "exact_match")
 
 def sentence(data: ReportData) -> str:
     """Which subset, how it differs from a random one of equal cost, and what that took."""
+    if data.methods is not None:
+        return methods.sentence(data.methods, label(data.methods.metric))
     kept, pool = data.counts.get("selected"), data.counts.get("ingested")
     if kept is None or not pool:
         return "Nothing was selected in this run: the page shows what was ingested and scored."
@@ -42,7 +44,7 @@ def _cost(data: ReportData) -> str:
 def judged(metric: str, difference: Interval) -> str:
     """What the interval of a difference says: better, worse, or no difference shown."""
     if not difference.shows_difference:
-        return NO_DIFFERENCE
+        return methods.NO_DIFFERENCE
     if metric not in METRICS:
         return "a difference is shown"
     better = (difference.value > 0) == (METRICS[metric][1] == "higher")
@@ -63,7 +65,7 @@ def _against_random(data: ReportData) -> str:
 
 def _told(metric: str, difference: Interval) -> str:
     if not difference.shows_difference:
-        return f"{label(metric)}: {NO_DIFFERENCE}"
+        return f"{label(metric)}: {methods.NO_DIFFERENCE}"
     better = judged(metric, difference).split()[0]
     ends = sorted((abs(difference.low), abs(difference.high)))
     spelt = interval(Interval(abs(difference.value), *ends))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tamis.pipelines.comparing.cells import FULL, RANDOM, languages
+from tamis.pipelines.comparing.leakage import WORDS
 from tamis.recipe import Recipe
 
 # Fewer seeds than this leave the spread between seeds to luck.
@@ -17,7 +18,7 @@ _NAMES = {"tokens": "tokens selected", "tokens_trained": "tokens trained on", "s
 
 def spoilers(recipe: Recipe, told: dict[str, Any]) -> list[dict[str, str]]:
     """The warnings that the document of a comparison calls for: `kind` and `text`."""
-    found = [*_seeds(told), *_unequal(told["lines"]), *_full(told["lines"])]
+    found = [*_leakage(told), *_seeds(told), *_unequal(told["lines"]), *_full(told["lines"])]
     if told["heldout_rows"] is None:
         found.append(
             _warning(
@@ -39,10 +40,35 @@ def spoilers(recipe: Recipe, told: dict[str, Any]) -> list[dict[str, str]]:
             _warning(
                 "language",
                 "no score tells languages, so stratified draws by source and length; add a score "
-                "with `scorer: lang` where the pool has several",
+                "with scorer: lang where the pool has several",
             )
         )
     return found
+
+
+def _leakage(told: dict[str, Any]) -> list[dict[str, str]]:
+    """One warning a way of being alike, with how many copies each line trained on."""
+    leaks = told["leakage"]
+    found = []
+    for how, counts in leaks["trained_on"].items() if leaks else ():
+        if any(counts):
+            hit = leaks["by"][how]["heldout"]
+            text = (
+                f"leakage ({how}): {hit:,} of {leaks['heldout']:,} held-out rows are like a row of "
+                f"the pool ({WORDS[how]}); so many of them are like a row trained on: "
+            )
+            found.append(_warning("leakage", text + _by_budget(told["lines"], counts)))
+    return found
+
+
+def _by_budget(lines: Sequence[dict[str, Any]], counts: Sequence[float]) -> str:
+    """A number of each line, the lines of a budget together."""
+    told: dict[str, list[str]] = {}
+    for line, count in zip(lines, counts, strict=True):
+        budget = line["budget"]
+        where = f"at {budget['size']:,} {budget['unit']} " if budget else ""
+        told.setdefault(where, []).append(f"{line['method']} {count:.1f}".removesuffix(".0"))
+    return "; ".join(where + ", ".join(each) for where, each in told.items())
 
 
 def _seeds(told: dict[str, Any]) -> list[dict[str, str]]:
@@ -59,7 +85,9 @@ def _unequal(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     found = []
     for random in (line for line in lines if line["method"] == RANDOM):
         same = [line for line in lines if line["budget"] == random["budget"]]
-        for name, words in _NAMES.items():
+        trained = random["tokens_trained"] is not None
+        for name in ("tokens_trained" if trained else "tokens", "steps"):
+            words = _NAMES[name]
             want = random[name]
             off = [x for x in same if want and x[name] and abs(x[name] / want - 1) > UNEQUAL]
             if off:

@@ -116,6 +116,21 @@ class DuplicatesMinhash:
         }
         return PoolColumns(found.columns, facts={**told, **found.facts})
 
+    def links(self, rows: Rows, *, advance: Advance) -> tuple[Places, Places, NDArray[np.float64]]:
+        """The pairs (lower, higher) of rows that reach the threshold, and their similarity.
+
+        In a crowd of like rows each is paired with the first one and its neighbours: see `pairs`.
+        """
+        bands, length = self._bands()
+        whole, keys = self._hashed(rows, bands, length, advance)
+        some = np.flatnonzero(whole)
+        low, high = pairs.candidates(keys, some)
+        used, at = np.unique(np.concatenate([low, high]), return_inverse=True)
+        first, second = at[: len(low)], at[len(low) :]
+        found = pairs.jaccard(self._sets(rows, some[used]), first, second) if len(low) else low
+        linked = found >= self.threshold
+        return some[low[linked]], some[high[linked]], found[linked].astype(np.float64)
+
     def _bands(self) -> tuple[int, int]:
         if self.recall is None:
             return balanced_bands(self.threshold, self.permutations)
