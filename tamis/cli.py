@@ -39,6 +39,7 @@ for command in (
     stages.schedule,
     look.sql,
     look.explain,
+    look.diff,
     look.report,
     look.methods,
     look.doctor,

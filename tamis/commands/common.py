@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from tamis.pipelines.context import Context
+    from tamis.pipelines.forecast.figures import Forecast
     from tamis.recipe import Recipe
 
 StoreOption = Annotated[
@@ -72,6 +73,17 @@ def print_facts(told: Mapping[str, Any], as_json: bool) -> None:
     for name, facts in told.items():
         if isinstance(facts, dict):
             table(name, [{"what": k, "is": v} for k, v in facts.items()])
+
+
+def tell_forecast(found: Forecast, as_json: bool) -> None:
+    """What a run would do: as a document, or in lines."""
+    from tamis.pipelines.forecast.lines import lines
+
+    told = found.document()
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo("\n".join(lines(told)))
 
 
 def _plain(value: Any) -> Any:

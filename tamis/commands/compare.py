@@ -20,6 +20,10 @@ def compare(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown on stdout and nothing else there.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only tell what it would do, reuse, take and send elsewhere."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare methods at equal budgets and several seeds; only cells that are missing are run."""
@@ -31,6 +35,11 @@ def compare(
     if markdown and as_json:
         raise RecipeError("--json and --markdown both want stdout: give one of them")
     loaded = recipes.load(recipe, setting or [])
+    if plan:
+        from tamis.pipelines.forecast.chain import forecast_comparison
+
+        common.tell_forecast(forecast_comparison(common.context(loaded, store)), as_json)
+        return
     found = comparing.compare(common.context(loaded, store), jobs=jobs)
     if as_json:
         about = {"run": found.run_id, "store": str(found.store), "report": found.report}

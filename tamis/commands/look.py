@@ -1,4 +1,4 @@
-"""The commands that look: sql, explain, report, methods, doctor, init, schema; and the demo."""
+"""The commands that look: sql, explain, diff, report, methods, doctor, init, schema; the demo."""
 
 from __future__ import annotations
 
@@ -37,6 +37,27 @@ def explain(
     from tamis.storage.catalogue import open_store
 
     told = document(open_store(store or DEFAULT_STORE), sample)
+    if as_json:
+        common.print_json(told)
+    else:
+        typer.echo("\n".join(lines(told)))
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help="A run: its id, latest, or latest~1.")] = "latest~1",
+    after: Annotated[str, typer.Argument(help="Another run.")] = "latest",
+    store: StoreOption = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, help="Standard deviations by which a value counts as moved.")
+    ] = 0.1,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which rows came into the subset and which went out between two runs, and why."""
+    from tamis.pipelines.diff import diff as found
+    from tamis.pipelines.diff_lines import lines
+    from tamis.storage.artifact import Store
+
+    told = found(Store(store or DEFAULT_STORE), before, after, threshold=threshold)
     if as_json:
         common.print_json(told)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +21,6 @@ from tamis.commands.common import (
     StyleOption,
     WorkersOption,
 )
-
-if TYPE_CHECKING:
-    from tamis.recipe import Recipe
 
 
 def run(
@@ -48,7 +45,9 @@ def run(
     where = common.engine_settings(engine, workers, gpus)
     loaded = recipes.load(recipe, [*(setting or []), *where])
     if plan:
-        _tell(loaded, store, until, as_json)
+        from tamis.pipelines.forecast.chain import forecast
+
+        common.tell_forecast(forecast(common.context(loaded, store), until=until), as_json)
         return
     if prefect:
         from tamis.flows.curate import curate
@@ -60,18 +59,6 @@ def run(
         common.print_json(document(summary))
     else:
         typer.echo("\n".join(lines(summary)))
-
-
-def _tell(recipe: Recipe, store: str | None, until: str | None, as_json: bool) -> None:
-    """The forecast of a run."""
-    from tamis.pipelines.forecast.chain import forecast
-    from tamis.pipelines.forecast.lines import lines
-
-    told = forecast(common.context(recipe, store), until=until).document()
-    if as_json:
-        common.print_json(told)
-    else:
-        typer.echo("\n".join(lines(told)))
 
 
 def ingest(

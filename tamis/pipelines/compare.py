@@ -99,7 +99,7 @@ def _compared(
     ctx: Context, keys: Mapping[str, str], jobs: int
 ) -> tuple[Outcome, Mapping[str, Any]]:
     start = time.monotonic()
-    ctx = replace(ctx, recipe=_listed(ctx, keys))
+    ctx = replace(ctx, recipe=listed(ctx, keys))
     done = run_cells(ctx, keys, cells(ctx.recipe), jobs)
     untuned = _untuned(ctx, keys)
     artifact, _ = _written(ctx, done, untuned, _leaks(ctx, keys))
@@ -110,7 +110,7 @@ def _compared(
     return Outcome("compare", made, len(done) - computed, computed, seconds), document
 
 
-def _listed(ctx: Context, keys: Mapping[str, str]) -> Recipe:
+def listed(ctx: Context, keys: Mapping[str, str]) -> Recipe:
     """The recipe with lists of ids cut to rows that can be trained on.
 
     Who made a list elsewhere could not know which rows are held out here. Raises `DataError` for

@@ -13,14 +13,17 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from tamis.language.tally import counted
+from tamis.pipelines import compare as comparing
 from tamis.pipelines.context import Context
-from tamis.pipelines.forecast.chain import forecast
+from tamis.pipelines.forecast.chain import forecast, forecast_comparison
 from tamis.pipelines.forecast.lines import lines
 from tamis.pipelines.run import Summary, run
 from tamis.recipe import Recipe
 from tamis.storage.artifact import Store
 
 COUNTS = ("reused", "computed")
+SHORT = {"column": "length.answer_chars"}
 READ = ("passes", "tokens")
 
 
@@ -211,6 +214,54 @@ def test_rows_on_another_machine_are_not_fetched(context: Callable[..., Context]
     assert told["stages"] == []
     assert any("s3://bucket/rows.jsonl" in line for line in told["leaves"])
     assert any("when the run has fetched them" in note for note in told["notes"])
+
+
+def test_cells_of_a_comparison_are_counted_and_found_again(
+    context: Callable[..., Context],
+) -> None:
+    mine = {"shortest": {"method": "top", "options": {**SHORT, "largest": False}}}
+    compare: dict[str, Any] = {"methods": mine, "budgets": [{"rows": 8}], "seeds": [0, 1]}
+    given = {
+        "scores": {"length": {}},
+        "tune": {"model": "lm", "rows_per_step": 8, "max_steps": 1},
+        "evaluate": {"holdout_percent": 20, "max_new_tokens": 0, "bootstrap": 100},
+        "select": None,
+    }
+    ctx = context(**given, compare=compare)
+    told = forecast_comparison(ctx).document()
+    assert not ctx.store.root.exists()
+    cells = next(s for s in told["stages"] if s["stage"] == "compare")
+    with counted() as read:
+        found = comparing.compare(ctx, jobs=1)
+    assert cells["exact"]
+    assert (cells["computed"], cells["reused"]) == (found.computed, found.reused) == (10, 0)
+    assert told["all"]["tunings"] == len(ctx.store.all("models"))
+    assert (told["all"]["read"]["passes"], told["all"]["read"]["tokens"]) == (
+        read.passes,
+        read.tokens,
+    )
+
+    more = context(**given, compare={**compare, "seeds": [0, 1, 2]})
+    again = forecast_comparison(more).document()
+    cells = next(s for s in again["stages"] if s["stage"] == "compare")
+    before = len(ctx.store.all("models"))
+    found = comparing.compare(more, jobs=1)
+    assert (cells["computed"], cells["reused"]) == (found.computed, found.reused) == (5, 10)
+    assert again["all"]["tunings"] == len(ctx.store.all("models")) - before
+
+
+def test_random_rows_that_stand_in_are_not_taken_for_those_of_the_method_random(
+    context: Callable[..., Context],
+) -> None:
+    given = {
+        "tune": {"model": "lm", "rows_per_step": 8, "max_steps": 1},
+        "evaluate": {"holdout_percent": 20, "max_new_tokens": 0, "bootstrap": 100},
+    }
+    run(context(select={"method": "random", "budget": {"rows": 8}}, scores={}, **given))
+    by_nll = {"method": "top", "options": {"column": "nll.mean"}, "budget": {"rows": 8}}
+    told = forecast(context(select=by_nll, **given)).document()
+    tune = next(s for s in told["stages"] if s["stage"] == "tune")
+    assert (tune["reused"], tune["computed"], told["all"]["tunings"]) == (0, 2, 2)
 
 
 def test_the_command_tells_it_in_lines_and_as_json(

@@ -8,17 +8,22 @@ in for it, and what follows is told as an estimate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from tamis.pipelines import opened, plan, run, stages
 from tamis.pipelines import refine as refiners
+from tamis.pipelines.comparing import check
 from tamis.pipelines.context import Context
-from tamis.pipelines.forecast import refining, subsets, training, values
+from tamis.pipelines.forecast import comparison, refining, subsets, training, values
 from tamis.pipelines.forecast.figures import Forecast, Work
 from tamis.pipelines.forecast.leaving import leaving, remote
 from tamis.pipelines.forecast.scoring import DONE
 from tamis.pipelines.forecast.shadow import made_bytes, shadow
 from tamis.pipelines.forecast.state import State
+from tamis.recipe import Recipe
+
+Step = Callable[[State], None]
 
 
 def forecast(ctx: Context, *, until: str | None = None) -> Forecast:
@@ -29,29 +34,39 @@ def forecast(ctx: Context, *, until: str | None = None) -> Forecast:
     one process. Rows on other machines are not fetched: the forecast ends there. Raises what the
     run would raise before any work.
     """
-    recipe = ctx.recipe
-    names = run.stages(recipe, until)
-    plan.check(recipe, ctx.store, ctx.device)
-    refiners.check(recipe, ctx.store, ctx.device)
+    names = run.stages(ctx.recipe, until)
+    plan.check(ctx.recipe, ctx.store, ctx.device)
+    refiners.check(ctx.recipe, ctx.store, ctx.device)
+    return _told(ctx, [STEPS[name] for name in names])
+
+
+def forecast_comparison(ctx: Context) -> Forecast:
+    """The same of `compare`: its stage `compare` counts cells, and in each its tuning and
+    evaluation."""
+    # What all cells share is read and scored without a method.
+    recipe = check.checked(ctx).model_copy(update={"select": None})
+    refine = [STEPS["refine"]] if recipe.refine is not None else []
+    shared = [STEPS["ingest"], STEPS["score"], *refine]
+    return _told(replace(ctx, recipe=recipe), [*shared, comparison.compare, STEPS["report"]])
+
+
+def _told(ctx: Context, steps: Sequence[Step]) -> Forecast:
     with shadow(ctx) as inner:
         state = State(inner)
-        far = _far(inner)
+        far = _far(inner.recipe)
         if far:
             state.notes.append(f"{far}: its rows are counted when the run has fetched them")
-        for name in [] if far else names:
-            _STEPS[name](state)
-    return Forecast(
-        recipe.name, str(ctx.store.root), ctx.device, state.work, leaving(recipe), state.notes
-    )
+        for step in [] if far else steps:
+            step(state)
+    leaves = leaving(ctx.recipe)
+    notes = list(dict.fromkeys(state.notes))
+    root = str(ctx.store.root)
+    return Forecast(ctx.recipe.name, root, ctx.device, state.work, leaves, notes)
 
 
-def _far(ctx: Context) -> str | None:
+def _far(recipe: Recipe) -> str | None:
     """A source on another machine, if there is one."""
-    for name, source in ctx.recipe.sources.items():
-        place = remote(source)
-        if place is not None:
-            return f"{name} ({place})"
-    for name, source in stages.aside(ctx.recipe).items():
+    for name, source in {**recipe.sources, **stages.aside(recipe)}.items():
         place = remote(source)
         if place is not None:
             return f"{name} ({place})"
@@ -99,7 +114,7 @@ def _report(state: State) -> None:
     state.work.append(Work("report", "page", computed=1, seconds=0.0, how="some seconds"))
 
 
-_STEPS: Mapping[str, Callable[[State], None]] = {
+STEPS: Mapping[str, Step] = {
     "ingest": _ingest,
     "score": lambda state: values.score(state, "score"),
     "refine": refining.refine,

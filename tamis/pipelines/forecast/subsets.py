@@ -22,56 +22,64 @@ from tamis.storage.artifact import Artifact, key_of
 
 
 def select(state: State) -> None:
-    """Find or make the selection, or let random rows stand in for it."""
+    """Find or make the selection, or let random rows stand in for it; and its baseline."""
+    ctx = state.ctx
+    chosen, work = pick(state)
+    _note(state, "chosen", chosen, work)
+    if ctx.recipe.evaluate is not None and ctx.recipe.evaluate.baseline is not None:
+        columns = state.columns()
+        mask = heldout.mask(ctx.recipe, columns)
+        made, old = selecting.select(ctx, columns, stages.alike(chosen), [], mask)
+        _note(state, "baseline", made, _selected(state, made, old=old and state.exact))
+
+
+def _note(state: State, subset: str, made: Artifact, work: Work) -> None:
+    work.what = subset
+    state.keys[f"{subset}/selection"] = made.key
+    state.work.append(work)
+
+
+def pick(state: State) -> tuple[Artifact, Work]:
+    """The subset that the recipe's method picks, or what stands in for it, and the work of it."""
     ctx, columns = state.ctx, state.columns()
-    choice = ctx.recipe.select
+    choice, filters = ctx.recipe.select, ctx.recipe.filters
     assert choice is not None
     mask = heldout.mask(ctx.recipe, columns)
-    target = None
+    target = rounds = None
     if "target" in state.keys:
         target = replace(columns, pool=opened.target(ctx, state.keys))
-    rounds = None
     if plan.trains_between(choice):
         rounds = Rounds(ctx, columns.pool, opened.heldout_rows(ctx, state.keys, columns))
-    filters = ctx.recipe.filters
     missing = state.to_come(selecting.used(choice, filters, columns))
     found = None
     if not missing & state.unknown:
         inputs = selecting.inputs(ctx, columns, choice, filters, mask, target=target, rounds=rounds)
         found = ctx.store.find("selections", key_of("selections", inputs))
     if found is not None:
-        _selected(state, "chosen", found, old=True)
-    elif not missing and rounds is None and len(columns.pool) <= scoring.COUNTED:
+        return found, _selected(state, found, old=True)
+    if not missing and rounds is None and len(columns.pool) <= scoring.COUNTED:
         made, _ = selecting.select(ctx, columns, choice, filters, mask, target=target)
-        _selected(state, "chosen", made, old=False)
-    else:
-        _stand_in(state, columns, choice, mask, missing)
-    if ctx.recipe.evaluate is not None and ctx.recipe.evaluate.baseline is not None:
-        chosen = ctx.store.get("selections", state.keys["chosen/selection"])
-        made, old = selecting.select(ctx, columns, stages.alike(chosen), [], mask)
-        _selected(state, "baseline", made, old=old)
+        return made, _selected(state, made, old=False)
+    return _stand_in(state, columns, choice, mask, missing)
 
 
-def _selected(state: State, subset: str, made: Artifact, *, old: bool) -> None:
-    work = Work("select", subset, int(old), int(not old), exact=state.exact)
-    work.rows = made.facts["kept"]
+def _selected(state: State, made: Artifact, *, old: bool) -> Work:
+    work = Work("select", "", int(old), int(not old), made.facts["kept"], exact=state.exact)
     if not old:
         work.bytes = made_bytes(state.ctx.store, "selections", made.key)
         work.seconds, work.how = made.facts["seconds"], scoring.DONE
-    state.keys[f"{subset}/selection"] = made.key
-    state.work.append(work)
+    return work
 
 
 def _stand_in(
     state: State, columns: Columns, choice: Select, mask: np.ndarray, missing: set[str]
-) -> None:
+) -> tuple[Artifact, Work]:
     """Random rows of the same budget, behind the filters that can be applied by now."""
     state.exact = False
     there = [f for f in state.ctx.recipe.filters if not state.to_come(f.columns)]
     like = choice.model_copy(update={"method": "random", "options": {}})
     made, _ = selecting.select(state.ctx, columns, like, there, mask)
-    _selected(state, "chosen", made, old=False)
-    work = state.work[-1]
+    work = _selected(state, made, old=False)
     work.seconds = None
     method = selectors.build(choice.method, choice.options)
     if plan.trains_between(choice):
@@ -84,6 +92,7 @@ def _stand_in(
     state.notes.append(
         f"random rows stand in for {choice.method}: what follows is estimated by their lengths"
     )
+    return made, work
 
 
 def export(state: State) -> None:
@@ -94,6 +103,7 @@ def export(state: State) -> None:
         selection = ctx.store.get("selections", state.keys[f"{subset}/selection"])
         start = time.monotonic()
         made, old = exporting.export(ctx, columns.pool, selection, held, publish=subset == "chosen")
+        old = old and state.exact
         work = Work("export", subset, int(old), int(not old), made.facts["rows"])
         work.exact = state.exact
         if not old:

@@ -27,6 +27,7 @@ from tamis.storage import manifests
 from tamis.storage.artifact import Artifact, key_of
 from tamis.storage.manifests import Manifest
 from tamis.trainer import evaluate as bundled
+from tamis.trainer.data import steps
 from tamis.trainer.job import job_of
 from tamis.trainer.tune import tune as train
 
@@ -41,24 +42,31 @@ _ABSENT = "not timed: the model is not on this machine yet"
 
 @dataclass(slots=True)
 class Trials:
-    """Calibrations that were made: one for all trainings of like settings."""
+    """Calibrations that were made: one for all trainings of like settings; the lengths of rows that
+    were tokenised; and the models and evaluations that the work so far will have made."""
 
     trainings: dict[str, Timing] = field(default_factory=dict)
     evaluations: list[Timing] = field(default_factory=list)
+    lengths: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
 
 
 def tuned(
     ctx: Context, manifest: Artifact, trials: Trials, *, stage: str, what: str, exact: bool
 ) -> tuple[str, Work]:
-    """The key of the model tuned on a manifest, and the work to have it."""
+    """The key of the model tuned on a manifest, and the work to have it.
+
+    Without `exact` the manifest stands for another that is not known yet, and nothing is looked up.
+    """
     options = ctx.recipe.tune
     assert options is not None
     data = manifests.read(manifest.path)
     key = key_of("models", tuning.inputs(ctx, data))
     work = Work(stage, what, exact=exact)
-    if ctx.store.find("models", key) is not None:
+    if exact and (key in trials.made or ctx.store.find("models", key) is not None):
         work.reused = 1
         return key, work
+    trials.made |= {key} if exact else set()
     work.computed = work.tunings = 1
     work.rows = int(manifest.facts["rows"])
     if options.command is not None:
@@ -68,7 +76,7 @@ def tuned(
     if not cached(base):
         work.how = _ABSENT
         return key, work
-    _counted(ctx, data, base, options, work)
+    _counted(ctx, data, base, options, work, trials)
     length = work.read.tokens / max(work.read.passes, 1)
     timing = _training(ctx, data, base, options, length, trials)
     work.seconds = timing.seconds_of(work.rows, work.read)
@@ -76,8 +84,27 @@ def tuned(
     return key, work
 
 
-def _counted(ctx: Context, data: Manifest, base: Model, options: Tune, work: Work) -> None:
+def _counted(
+    ctx: Context, data: Manifest, base: Model, options: Tune, work: Work, trials: Trials
+) -> None:
     """The rows, tokens and steps of a training: those of the trainer itself."""
+    name = (data.content_hash, repr(options))
+    if name not in trials.lengths:
+        trials.lengths[name] = _lengths(ctx, data, base, options)
+    lengths = trials.lengths[name]
+    groups = steps(
+        len(lengths),
+        epochs=options.epochs,
+        rows_per_step=options.rows_per_step,
+        max_steps=options.max_steps,
+        seed=ctx.recipe.seed,
+    )
+    work.read = Tally(sum(map(len, groups)), int(sum(lengths[g].sum() for g in groups)))
+    work.steps = len(groups)
+
+
+def _lengths(ctx: Context, data: Manifest, base: Model, options: Tune) -> np.ndarray:
+    """Tokens of each row as it is trained on."""
     with TemporaryDirectory() as folder:
         job = job_of(
             data.rows(),
@@ -89,10 +116,7 @@ def _counted(ctx: Context, data: Manifest, base: Model, options: Tune, work: Wor
             online.given(ctx, options.online),
             data.rows("heldout") if options.evaluate_every else None,
         )
-    lengths = job.examples.lengths
-    passes = sum(map(len, job.groups))
-    work.read = Tally(passes, int(sum(lengths[group].sum() for group in job.groups)))
-    work.steps = len(job.groups)
+    return job.examples.lengths
 
 
 def _training(
@@ -100,20 +124,20 @@ def _training(
 ) -> Timing:
     settings = repr(options)
     if settings not in trials.trainings:
-        steps = int(np.clip(_TOKENS // (_ROWS * max(length, 1)), _FEWEST, _MOST))
-        trials.trainings[settings] = _tried(ctx, data, base, options, steps)
+        count = int(np.clip(_TOKENS // (_ROWS * max(length, 1)), _FEWEST, _MOST))
+        trials.trainings[settings] = _tried(ctx, data, base, options, count)
     return trials.trainings[settings]
 
 
-def _tried(ctx: Context, data: Manifest, base: Model, options: Tune, steps: int) -> Timing:
+def _tried(ctx: Context, data: Manifest, base: Model, options: Tune, count: int) -> Timing:
     """Some steps of the real training."""
     table = data.rows()
-    rows = np.unique(np.linspace(0, table.num_rows - 1, steps * _ROWS).astype(int))
+    rows = np.unique(np.linspace(0, table.num_rows - 1, count * _ROWS).astype(int))
     few = options.model_copy(
         update={
-            "epochs": max(1.0, steps * _ROWS / len(rows)),
+            "epochs": max(1.0, count * _ROWS / len(rows)),
             "rows_per_step": min(options.rows_per_step, _ROWS),
-            "max_steps": steps,
+            "max_steps": count,
             "save_every": 1_000_000,
             "evaluate_every": None,
         }
@@ -174,9 +198,11 @@ def evaluated(
     options = ctx.recipe.evaluate
     assert options is not None
     work = Work("evaluate", what, exact=exact)
-    if ctx.store.find("evaluations", key_of("evaluations", evaluation.inputs(ctx, model, held))):
+    key = key_of("evaluations", evaluation.inputs(ctx, model, held))
+    if exact and (key in trials.made or ctx.store.find("evaluations", key) is not None):
         work.reused = 1
         return work
+    trials.made |= {key} if exact else set()
     held = evaluation.within(options, held)
     work.computed, work.rows = 1, len(held.ids)
     if options.command is not None:
