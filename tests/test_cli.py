@@ -170,6 +170,7 @@ def test_every_command_has_help(tmp_path: Path) -> None:
         "schedule",
         "sql",
         "explain",
+        "diff",
         "report",
         "methods",
         "doctor",

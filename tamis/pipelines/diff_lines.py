@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tamis.pipelines.diff import ABSENT
-from tamis.pipelines.explain import meaning
+from tamis.pipelines.reasons import meaning
 
 _SHOWN = 3
 

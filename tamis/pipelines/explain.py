@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tamis.errors import DataError
+from tamis.pipelines import deciding
+from tamis.pipelines.deciding import turns
 from tamis.storage.catalogue import OpenStore
 
-# A sample's signals with their place among all samples of the pool.
+# A sample's numbers with their place among all samples of the pool that have one.
 _SIGNALS = """
-select signal, value, place from (
-  select id, signal, value,
-         case when value is null then null
-              else percent_rank() over (partition by signal, value is null order by value) end place
-  from signals_long
-) where id = $id order by signal
+select l.signal, l.value,
+       case when l.value is null or isnan(l.value) then null
+            else count(*) filter (o.value < l.value) / greatest(count(o.value) - 1, 1) end place,
+       min(o.value) = max(o.value) as constant
+from (select signal, value from signals_long where id = $id) l
+left join (select signal, value from signals_long where not isnan(value)) o using (signal)
+group by 1, 2 order by 1
+"""
+_LABELS = """
+select signal, list(label order by label) labels from labels where id = $id group by 1 order by 1
+"""
+_GROUPS = """
+select d.signal, d.number, d.representative, d.similarity, d.size,
+       (select min(o.id) from duplicates o where o.signal = d.signal and o.number = d.number
+        and o.representative) as first
+from duplicates d where d.id = $id order by 1
 """
 _SELECTIONS = """
 select s.selection, s.method, s.kept, s.rank, s.gain, s.reason, s.nearest_kept, s.similarity,
@@ -22,27 +35,10 @@ select s.selection, s.method, s.kept, s.rank, s.gain, s.reason, s.nearest_kept, 
                    where t.selection = s.selection and t.kept) kept_rows
 from selections s where s.id = $id
 """
-
-_MEANING = {
-    "selected": "it was selected",
-    "held_out": "it is kept for evaluation",
-    "no_trained_token": "no token of it would be trained on after the cut-off",
-    "licence": "its licence is not among those allowed",
-    "duplicate": "an exact duplicate of a sample with a lower id",
-    "too_similar": "too similar to a kept sample",
-    "redundant": "too similar to another sample of its cluster",
-    "covered": "kept samples cover it",
-    "represented": "a kept sample stands for it",
-    "no_score": "it has no score",
-    "bad_embedding": "its embedding is not finite",
-    "zero_vector": "its embedding is zero, and such a sample is kept already",
-    "not_listed": "it is not on the list",
-    "group_has_no_share": "its group has no share of the budget",
-    "too_hard": "it is above the range the method takes",
-    "over_budget": "the budget was spent before its turn",
-    "not_drawn": "the draw passed it by",
-    "below_cut": "other rows have better values",
-}
+_LAST = """
+select run_id, selection, baseline from runs where selection is not null
+order by run_id desc limit 1
+"""
 
 
 def document(store: OpenStore, name: str) -> dict[str, Any]:
@@ -62,15 +58,38 @@ def document(store: OpenStore, name: str) -> dict[str, Any]:
     if len(found) > 1:
         raise DataError(f"{name!r} is the beginning of several ids; give more of it")
     sample = found[0]
-    sample["messages"] = [
-        {"role": m["role"], "content": m["content"] or m["tool_calls"]} for m in sample["messages"]
-    ]
+    sample["messages"] = turns(sample["messages"])
     here = {"id": sample["id"]}
+    shown, others = _selections(store, sample)
     return {
         "sample": sample,
         "signals": store.sql(_SIGNALS, here).to_pylist(),
-        "selections": store.sql(_SELECTIONS, here).to_pylist(),
+        "labels": store.sql(_LABELS, here).to_pylist(),
+        "duplicates": store.sql(_GROUPS, here).to_pylist(),
+        "selections": shown,
+        "others": others,
     }
+
+
+def _selections(
+    store: OpenStore, sample: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the last run did with the row, with the rule and the nearest kept row; and the verdicts
+    of all other selections in the store."""
+    rows = store.sql(_SELECTIONS, {"id": sample["id"]}).to_pylist()
+    last = store.sql(_LAST).to_pylist()
+    latest = {store.store.latest("selections").get("chosen")}
+    wanted = {last[0]["selection"], last[0]["baseline"]} if last else latest
+    wanted = wanted & {r["selection"] for r in rows} or {r["selection"] for r in rows[:1]}
+    shown = [r for r in rows if r["selection"] in wanted]
+    for row in shown:
+        artifact = store.store.get("selections", row["selection"])
+        known = {**row, "id": sample["id"], "content_key": sample["content_key"]}
+        row["rule"] = deciding.rule(store, artifact, known)
+        row["nearest"] = deciding.nearest(store, artifact, known)
+    chosen = last[0]["selection"] if last else None
+    shown.sort(key=lambda r: r["selection"] != chosen)
+    return shown, [r for r in rows if r["selection"] not in wanted]
 
 
 def _rejected(store: OpenStore, name: str) -> dict[str, Any]:
@@ -97,41 +116,67 @@ def lines(told: dict[str, Any]) -> list[str]:
     if sample["duplicate"]:
         out.append("  an earlier row of its source has the same content")
     out += [f"  {m['role']}: {_short(m['content'])}" for m in sample["messages"]]
-    out += ["signals", *(_signal(s) for s in told["signals"])] if told["signals"] else []
+    out += _duplicates(told)
+    first = {c["signal"] for s in told["selections"] for c in s["rule"]["compared"]}
     out += [line for s in told["selections"] for line in _selection(s)]
+    if told["others"]:
+        kept = sum(s["kept"] for s in told["others"])
+        out.append(f"of {len(told['others']):,} other selections in the store {kept:,} keep it")
     if not told["selections"]:
         out.append("no selection has looked at it yet")
+    if told["signals"]:
+        out.append(
+            "signals, by their place in the pool" + ("; * the selection read" if first else "")
+        )
+        ordered = sorted(told["signals"], key=lambda s: s["signal"] not in first)
+        out += [_signal(s, "*" if s["signal"] in first else " ") for s in ordered]
+    out += [f"    {row['signal']}: {', '.join(row['labels'])}" for row in told["labels"]]
     return out
 
 
-def _signal(signal: dict[str, Any]) -> str:
-    if signal["value"] is None:
-        return f"  {signal['signal']}: none"
-    place = f"higher than {signal['place']:.0%} of the samples"
-    return f"  {signal['signal']}: {signal['value']:.4g} ({place})"
+def _duplicates(told: dict[str, Any]) -> list[str]:
+    out = []
+    for group in told["duplicates"]:
+        if group["size"] > 1:
+            role = "stands for" if group["representative"] else f"{group['first']} stands for"
+            out.append(f"  {group['signal']}: in a group of {group['size']:,}; {role} it")
+    return out
+
+
+def _signal(signal: dict[str, Any], mark: str) -> str:
+    name = f"  {mark} {signal['signal']}"
+    if signal["place"] is None:
+        return f"{name}: none"
+    if signal["constant"]:
+        return f"{name}: {signal['value']:.4g} (all samples have this)"
+    return f"{name}: {signal['value']:.4g} (above {signal['place']:.0%} of the samples)"
 
 
 def _selection(s: dict[str, Any]) -> list[str]:
     verdict = f"kept as number {s['rank'] + 1:,} of {s['kept_rows']:,}" if s["kept"] else "dropped"
-    out = [f"{s['method']} ({s['selection'][:12]}): {verdict}; {meaning(s['reason'])}"]
-    if s["gain"] is not None:
+    out = [f"{s['method']} ({s['selection'][:12]}): {verdict}; {s['rule']['sentence']}"]
+    out.append(f"  by {s['rule']['choice']}")
+    for one in s["rule"]["compared"]:
+        kept, value = one["kept"], one["value"]
+        here = "none" if value is None else f"{value:.4g}"
+        out.append(
+            f"  {one['signal']}: {here}; of the kept rows {kept['p5']:.4g} to {kept['p95']:.4g}, "
+            f"median {kept['median']:.4g}"
+        )
+    if s["gain"] is not None and s["kept"]:
         out.append(f"  gain {s['gain']:.4g}")
-    if s["nearest_kept"] is not None:
-        near = f"  nearest kept sample {s['nearest_kept']}"
-        out.append(near if s["similarity"] is None else f"{near}, similarity {s['similarity']:.3f}")
     if s["cluster"] is not None:
         out.append(f"  cluster {s['cluster']}")
+    if s["nearest"] is not None:
+        out += _nearest(s["nearest"])
     return out
 
 
-def meaning(reason: str) -> str:
-    """A reason code in words."""
-    kind, _, column = reason.partition(":")
-    if kind == "null":
-        return f"it has no value of {column}"
-    if kind == "filter":
-        return f"the filter on {column} dropped it"
-    return _MEANING.get(reason, reason.replace("_", " "))
+def _nearest(near: dict[str, Any]) -> list[str]:
+    like = "" if near["similarity"] is None else f", similarity {near['similarity']:.3f}"
+    by = "" if near["by"] == "method" else f" by {near['by']}"
+    out = [f"  nearest kept sample {near['id']} from {near['source']}{like}{by}"]
+    return out + [f"    {m['role']}: {_short(m['content'])}" for m in near["messages"]]
 
 
 def _short(text: str | None) -> str:

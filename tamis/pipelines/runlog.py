@@ -29,7 +29,10 @@ class RunLog:
 def begin(ctx: Context) -> RunLog:
     """Open the log of a run; its id sorts by time."""
     started = datetime.now(UTC)
-    log = RunLog(f"{started:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", started)
+    # Microseconds in hex, so that ids sort by time within a second too; and two digits of chance.
+    log = RunLog(
+        f"{started:%Y%m%dT%H%M%S}-{started.microsecond:05x}{secrets.token_hex(1)}", started
+    )
     update(ctx, log, [], "running")
     return log
 

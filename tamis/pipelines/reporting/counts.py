@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tamis import report as page
-from tamis.pipelines.explain import meaning
+from tamis.pipelines.reasons import meaning
 from tamis.pipelines.reporting.subject import TOKENS, Subject, quoted
 
 SHOWN_REJECTS = 5

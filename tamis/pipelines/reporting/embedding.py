@@ -16,7 +16,7 @@ from tamis.errors import StoreError
 from tamis.numerics.blocked import nearest, unit_rows
 from tamis.numerics.kmeans import cluster
 from tamis.numerics.layout import NEIGHBOURS, plane
-from tamis.pipelines.explain import meaning
+from tamis.pipelines.reasons import meaning
 from tamis.pipelines.reporting.groups import coverage, said
 from tamis.pipelines.reporting.subject import Subject, floats, ordered
 

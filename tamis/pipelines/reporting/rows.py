@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tamis import report as page
-from tamis.pipelines.explain import meaning
 from tamis.pipelines.histogram import histogram
+from tamis.pipelines.reasons import meaning
 from tamis.pipelines.reporting.subject import MOST_ROWS, Subject, floats, ordered, used
 
 SHOWN_ROWS = 20
