@@ -37,12 +37,19 @@ SIGNALS = {
     "gradient.norm": 1,
     "reflection.confidence": -1,
     "consistency.confidence": -1,
+    "embedded.confidence": -1,
+    "mixed.value": -1,
     "likelihood.confidence": -1,
     "neighbours.same": -1,
     "neighbours.agreement": -1,
     "nll_rank.value": 1,
     "combined.value": 1,
 }
+
+_BY_NLI = (
+    "{{scorer: clear, model: knows, options: {{samples: 3, similarity: nli, comparer: {folder}, "
+    "beta: 1.0, max_new_tokens: 16}}}}"
+)
 
 
 def auc(values: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float:
@@ -60,6 +67,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--store", type=Path, default=Path("noise-store"))
     parser.add_argument("--families", nargs="*", default=list(FAMILIES))
+    parser.add_argument("--nli", type=Path, help="a classifier, for CLEAR's consistency by it")
     parser.add_argument("--limit", type=int, help="only the first rows")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--out", type=Path)
@@ -71,13 +79,17 @@ def main() -> None:
         f"models.base.path={given.model}",
         *given.settings,
     ]
+    signals = dict(SIGNALS)
+    if given.nli is not None:
+        settings.append(f"scores.inferred={_BY_NLI.format(folder=given.nli)}")
+        signals["inferred.confidence"] = -1
     loaded = recipe.load(HERE / "noise.yaml", settings)
     ctx = running.context(loaded, say=console.say, progress=console.progress)
     summary = running.run(ctx, until="score")
-    columns = ", ".join(f'{name} as "{name}"' for name in SIGNALS)
+    columns = ", ".join(f'{name} as "{name}"' for name in signals)
     table = OpenStore(ctx.store).sql(f"select row, {columns} from signals")
     wrong = np.array([truth[row] for row in table.column("row").to_pylist()])
-    found = [_line(name, sign, table.column(name), wrong) for name, sign in SIGNALS.items()]
+    found = [_line(name, sign, table.column(name), wrong) for name, sign in signals.items()]
     result = {
         "rows": len(wrong),
         "wrong": int(wrong.sum()),

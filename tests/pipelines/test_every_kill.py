@@ -1,4 +1,4 @@
-"""A real `kill -9` of a run that asks for every scorer there is, twice: no value changes."""
+"""A real `kill -9` of a run that asks for every scorer there is: no value changes."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def test_every_scorer_goes_on_after_a_kill(content: dict[str, Any], tmp_path: Pa
     whole = named(tmp_path / "plain")
     assert whole >= len(scores)
     store = tmp_path / "killed"
-    for moment in (whole // 4, whole // 2):
-        process = start(recipe, store)
-        deadline = time.monotonic() + 240
-        while named(store) <= moment:
-            assert process.poll() is None, "the run ended before the moment to kill it"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=30)
-        there = signals(store)
-        assert all(value == expected[name] for name, value in there.items()), "a half value"
+    process = start(recipe, store)
+    deadline = time.monotonic() + 240
+    while named(store) <= whole // 2:
+        assert process.poll() is None, "the run ended before the moment to kill it"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    there = signals(store)
+    assert there and len(there) < len(expected)
+    assert all(value == expected[name] for name, value in there.items()), "a half value"
     finish(start(recipe, store))
     assert signals(store) == expected

@@ -39,6 +39,7 @@ def test_tags_are_cleaned_counted_once_a_row_and_rare_ones_go() -> None:
     given = lists([["Math", "math. ", "rare"], ["math", "Cooking"], ["cooking", ""], []])
     found = score(build("tags", column="t"), rows(t=given))
     assert found.columns["labels"].tolist() == [["math"], ["math", "cooking"], ["cooking"], []]
+    assert found.columns["count"].tolist() == [1, 2, 1, 0]
     assert found.labels["name"].tolist() == ["cooking", "math"]
     assert found.labels["embedding"].shape == (2, 384)
     assert found.facts["unlabelled_rows"] == 1

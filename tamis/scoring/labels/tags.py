@@ -26,7 +26,8 @@ class Tags:
     punctuation at the ends), frequency (tags of fewer than `least` rows are left out) and meaning
     (tags whose embeddings are within cosine distance `merge` become the most frequent of them, by
     DBSCAN; null leaves them apart). Its fourth, association mining, is not done. `valid` keeps
-    only these tags. A tag that a row repeats counts once.
+    only these tags. A tag that a row repeats counts once. `count`, the number of tags a row has, is
+    its measure of complexity.
 
     Source: Lu et al., "#InsTag", 2023 (arXiv 2308.07074); distance and frequency as in MIG (Chen
     et al., 2025, arXiv 2504.13835). Cost: one embedding a tag.
@@ -41,7 +42,7 @@ class Tags:
     valid: tuple[str, ...] = ()
 
     name: ClassVar[str] = "tags"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     encoder: ClassVar[bool] = True
     about: ClassVar[Mapping[str, str]] = {
         "sentence": "Labels: the tags that the rows came with, cleaned and merged.",
@@ -50,7 +51,7 @@ class Tags:
         "cost": "seconds; one embedding a tag",
         "avoid": "when most tags are used once: set merge, or take keywords or clusters",
     }
-    fields = ("labels",)
+    fields = ("labels", "count")
 
     def needs(self) -> frozenset[str]:
         """The column of tags."""
@@ -79,7 +80,7 @@ class Tags:
         return self._encoder.warnings
 
     def score_pool(self, rows: Rows, *, advance: Advance) -> PoolColumns:
-        """The `labels` of each row, in their order."""
+        """The `labels` of each row, in their order, and their `count`."""
         lists = _lists(rows.columns[self.column], self.column)
         if self.rule:
             lists = [[_plain(tag) for tag in row] for row in lists]
@@ -90,7 +91,9 @@ class Tags:
         if self.merge is not None:
             lists = self._merged(lists, self.merge)
         advance(rows.n)
-        return names.labelled(lists, self._encoder)
+        found = names.labelled(lists, self._encoder)
+        count = np.array([len(row) for row in lists], dtype=np.int64)
+        return PoolColumns({**found.columns, "count": count}, found.labels, found.facts)
 
     def _merged(self, lists: list[list[str]], distance: float) -> list[list[str]]:
         from sklearn.cluster import DBSCAN
