@@ -40,8 +40,11 @@ bench: setup
 	$(BIN)/python -m pip install --quiet -c constraints/ci.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-gpu-check: setup
-	$(BIN)/python -m pytest -q -m gpu
+# Everything that has a path on a GPU: values, then figures. It needs neither prefect nor faiss;
+# GPU_PYTHON names the Python of a machine that has what it needs already.
+gpu-check: $(if $(GPU_PYTHON),,setup)
+	$(or $(GPU_PYTHON),$(BIN)/python) -m pytest -q -m gpu $$(grep -rl --include=*.py mark.gpu tests)
+	$(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks --gpu
 
 clean:
 	rm -rf $(VENV) tamis-demo tamis-store .pytest_cache .mypy_cache .ruff_cache

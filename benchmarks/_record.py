@@ -15,11 +15,20 @@ import numpy as np
 Result = TypeVar("Result")
 
 
-def timed(call: Callable[[], Result]) -> tuple[Result, float]:
-    """What a call gives, and the seconds it took."""
+def timed(call: Callable[[], Result], device: str = "cpu") -> tuple[Result, float]:
+    """What a call gives, and the seconds it took, waiting for the device."""
+    _settle(device)
     start = time.perf_counter()
     result = call()
+    _settle(device)
     return result, time.perf_counter() - start
+
+
+def _settle(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def times(
