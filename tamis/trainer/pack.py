@@ -14,8 +14,12 @@ from tamis.trainer.data import Examples
 Packing = Literal["best_fit", "dynamic", "none"]
 
 # A CPU gains nothing from larger batches: attention over a packed row costs the square of its
-# length, and padding grows with the number of rows.
+# length, and padding grows with the number of rows. A longer row stays alone, so that it does not
+# widen the packs of others.
 _CPU_TOKENS = 512
+# Attention costs the square of a pack's length, though most of it may not be seen, and a GPU is as
+# full of several packs as of one.
+_PACK = 1024
 
 
 def best_fit_decreasing(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
@@ -96,16 +100,17 @@ def micro_batches(
 ) -> list[dict[str, Any]]:
     """The rows of one optimizer step as batches of at most `tokens` tokens (a longer row is one).
 
-    `best_fit` packs a batch as one row; `dynamic` packs rows of at most `max_length` and stacks
-    them; `none` pads rows of like length. Of `part` = (i, n) only the share of process i of n is
-    made, and the same number of batches for each, filled up with batches that train nothing:
-    processes that cut weights among them must go through the model equally often. Tensors are on
-    the CPU.
+    `best_fit` packs rows into packs of at most 1,024 tokens, or as long as the longest row, and
+    stacks those; `dynamic` into packs of at most `max_length`, by its own order; `none` pads rows
+    of like length. Of `part` = (i, n) only the share of process i of n is made, and the same number
+    of batches for each, filled up with batches that train nothing: processes that cut weights among
+    them must go through the model equally often. Tensors are on the CPU.
     """
     lengths = examples.lengths[rows]
     if device == "cpu":
-        tokens = min(tokens, max(_CPU_TOKENS, int(lengths.max())))
-    capacity = min(max_length or tokens, tokens)
+        tokens = min(tokens, _CPU_TOKENS)
+    longest = max(_PACK, int(lengths.max())) if packing == "best_fit" else max_length or tokens
+    capacity = min(tokens, longest)
     plans = [
         [[rows[mine[b]] for b in bins] for bins in _plan(lengths[mine], packing, tokens, capacity)]
         for mine in shares(lengths, part[1])
@@ -120,11 +125,10 @@ def micro_batches(
 
 def _plan(lengths: np.ndarray, packing: Packing, tokens: int, capacity: int) -> list[list[Any]]:
     """The bins of each batch, a bin as row numbers."""
-    if packing == "best_fit":
-        return [[b] for b in best_fit_decreasing(lengths, tokens)]
     if packing == "none":
         return [[[i] for i in batch] for batch in batches(lengths, tokens)]
-    bins = next_fit_increasing(lengths, capacity)
+    pack = best_fit_decreasing if packing == "best_fit" else next_fit_increasing
+    bins = pack(lengths, capacity)
     widths = np.array([lengths[b].sum() for b in bins], dtype=np.int64)
     return [[bins[i] for i in batch] for batch in batches(widths, tokens)]
 

@@ -231,3 +231,18 @@ def test_rows_of_a_bin_do_not_see_each_other(
     wanted = torch.cat(apart)
     assert torch.isfinite(together).all()  # padding too
     assert float((torch.cat(found) - wanted).abs().max() / wanted.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("longest", [900, 1500])
+def test_best_fit_stacks_packs_that_are_no_longer_than_they_need_be(longest: int) -> None:
+    """A batch of many tokens is several packs under each other, not one that is as long."""
+    sizes = np.r_[longest, np.random.default_rng(0).integers(20, 400, 60)]
+    indptr, total = np.r_[0, np.cumsum(sizes)], int(sizes.sum())
+    names = [str(i) for i in range(61)]
+    ids, labelled = np.zeros(total, np.int32), np.ones(total, bool)
+    examples = Examples(ids, labelled, indptr, np.ones(61), names, {}, 0)
+    made = micro_batches(examples, np.arange(61), packing="best_fit", tokens=8192, device="cuda")
+    shapes = [tuple(batch["input_ids"].shape) for batch in made]
+    assert all(a * b <= 8192 and b <= max(1024, longest) for a, b in shapes)
+    assert sorted(r for batch in made for r in batch["rows"].tolist()) == list(range(61))
+    assert sum(a * b for a, b in shapes) < 1.15 * total
