@@ -47,6 +47,11 @@ class BatchPicker:
         """At most `k` of the eligible rows, ascending. Ties go to the lowest row."""
         return best(scores["total"], eligible, k)
 
+    def part(self, scores: Scores, rows: Rows) -> Scores:
+        """The scores of some rows of the batch, by what was committed since `score`."""
+        found: Scores = {name: values[rows.tolist()] for name, values in scores.items()}
+        return found
+
     def commit(self, scores: Scores, picked: Rows) -> None:
         """Remember what was picked; once a batch, not for a batch that passes uncut."""
         self.step += 1

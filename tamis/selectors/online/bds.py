@@ -23,8 +23,8 @@ class Bds(BatchPicker):
     weight: the trainer multiplies the loss of a kept row by it; kept at 100 %, BDS only weighs.
     `commit` then takes one step of w by dense Adam of `learning_rate` on the losses seen.
 
-    `scheduler`: `scalar`, a free w_i a row; `amortised`, w_i = v . embedding_i + c, v and c
-    trained, the last w of every row kept. `entropy` above 0 flattens the weights.
+    `scheduler`: `scalar`, a free w_i a row; `amortised`, w_i = v . x_i, x_i the embedding divided
+    by its length, v trained, the last w of every row kept. `entropy` above 0 flattens the weights.
     `temperature` adds Langevin noise, sqrt(2 learning_rate temperature) xi, to each step of the
     scalar scheduler. Rows with a loss that is not finite get weight 0 in that step and move
     nothing. O(n) a step, three numbers a row.
@@ -69,8 +69,8 @@ class Bds(BatchPicker):
                 f"amortised scheduler, got {rows} and {width}"
             )
         self.logits: F64 = np.full(rows, 0.1 if self.scheduler == "scalar" else 0.0)
-        self._line: F64 = np.zeros(width + 1)
-        size = rows if self.scheduler == "scalar" else width + 1
+        self._line: F64 = np.zeros(width)
+        size = rows if self.scheduler == "scalar" else width
         self._adam = schedule.Adam(size, self.learning_rate)
 
     def weights(self) -> F64:
@@ -93,8 +93,10 @@ class Bds(BatchPicker):
         loss = numbers(batch, "loss", self.name)
         scores: Scores = {"ids": ids, "loss": loss}
         if self.scheduler == "amortised":
+            # As they come, hidden states are so long that a few steps put all weight on one row.
             x = numbers(batch, "embedding", self.name)
-            scores["embedding"] = np.c_[x, np.ones(len(x))]
+            length = np.linalg.norm(x, axis=1, keepdims=True)
+            scores["embedding"] = x / np.maximum(length, np.finfo(np.float64).tiny)
             self.logits[ids] = scores["embedding"] @ self._line
         a = self.weights()[ids]
         real = np.isfinite(loss)
@@ -103,16 +105,17 @@ class Bds(BatchPicker):
     def commit(self, scores: Scores, picked: Rows) -> None:
         """One step of the scheduler on the losses of all rows of the batch, picked or not."""
         ids, loss = scores["ids"], scores["loss"]
-        priors = schedule.Priors(entropy=self.entropy)
-        _, gradient = schedule.loss_and_gradient(self.logits, ids, loss, priors=priors)
         if self.scheduler == "scalar":
+            priors = schedule.Priors(entropy=self.entropy)
+            _, gradient = schedule.loss_and_gradient(self.logits, ids, loss, priors=priors)
             self.logits = self._adam.step(self.logits, gradient)
             if self.temperature:
                 noise = self.generator().standard_normal(len(self.logits))
                 self.logits += np.sqrt(2 * self.learning_rate * self.temperature) * noise
         else:
-            at, first = np.unique(ids, return_index=True)
-            self._line = self._adam.step(self._line, gradient[at] @ scores["embedding"][first])
+            x = scores["embedding"]
+            gradient = schedule.line_gradient(self.logits, ids, loss, x, self.entropy)
+            self._line = self._adam.step(self._line, gradient)
         super().commit(scores, picked)
 
     def state_dict(self) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class Greats(BatchPicker):
         rate = self.learning_rate
         return {"total": rate * own @ target.mean(axis=0), "interaction": rate**2 * own @ own.T}
 
+    def part(self, scores: Scores, rows: Rows) -> Scores:
+        """Of `interaction` the rows and the columns."""
+        found = super().part(scores, rows)
+        return {**found, "interaction": found["interaction"][:, rows]}
+
     def pick(self, scores: Scores, eligible: Mask, k: int) -> Rows:
         """Greedily, then ascending."""
         return np.sort(greedy(scores["total"], scores["interaction"], eligible, k))

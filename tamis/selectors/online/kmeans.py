@@ -13,6 +13,9 @@ from tamis.numerics import kmeans
 from tamis.selectors.base import About
 from tamis.selectors.online.base import BatchPicker, Mask, Rows, Scores, numbers
 
+# Rows as near their centre but for rounding, such as the two of a pair; the lowest is kept.
+_TIE = 1e-4
+
 
 @dataclass
 class KMeans(BatchPicker):
@@ -51,7 +54,10 @@ class KMeans(BatchPicker):
         x = scores["embedding"][rows]
         found = kmeans.cluster(x, k, rng=self.generator())
         away = np.square(x.astype(np.float64) - found.centres[found.labels]).sum(axis=1)
-        order = np.lexsort((away, found.labels))
+        nearest = np.full(k, np.inf)
+        np.minimum.at(nearest, found.labels, away)
+        behind = away > nearest[found.labels] * (1 + _TIE)
+        order = np.lexsort((behind, found.labels))
         labels = found.labels[order]
         first = np.r_[True, labels[1:] != labels[:-1]]
         rest = order[~first]

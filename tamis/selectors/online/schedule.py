@@ -80,6 +80,26 @@ def loss_and_gradient(
     return value, gradient
 
 
+def line_gradient(logits: F64, ids: Rows, losses: F64, x: F64, entropy: float = 0.0) -> F64:
+    """dR/dv (d,) for logits w_i = v . x_i, from a batch: `x` (b, d) are the embeddings of `ids`.
+
+    Over the whole pool dR/dv is a covariance, that of loss and embedding weighted by a; here it is
+    that of the batch: exact for a batch that is the pool, and the same direction on average for
+    smaller ones. Rows whose loss is not finite are left out. O(n + b d).
+    """
+    real = np.isfinite(losses)
+    ids, losses, x = ids[real], losses[real], x[real]
+    if not len(ids):
+        return np.zeros(x.shape[1])
+    share = softmax(logits)[ids]
+    prior = entropy * np.log(np.maximum(share, np.finfo(np.float64).tiny))
+    a, cost = len(logits) * share, losses + prior
+    total = max(a.sum(), np.finfo(np.float64).tiny)
+    pull = a * (cost - a @ cost / total) / len(ids)
+    gradient: F64 = pull @ (x - a @ x / total)
+    return gradient
+
+
 def joint_loss(safe: F64, tuned: F64, weight: F64, mode: Mode | float = "safe+weighted") -> float:
     """The model's loss of a safe batch and a weighted one; a number is the share of the safe
     part. Rows that are not finite are left out of their mean."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from tamis.errors import DataError, RecipeError
 from tamis.selectors.base import About
 from tamis.selectors.online.base import BatchPicker, Rows, Scores, column
@@ -99,6 +101,13 @@ class Uds(BatchPicker):
         found = {"total": total, "utility": utility, "diversity": diversity}
         z = torch.where(finite[:, None], z, nan[:, None])
         return {**{name: value.cpu().numpy() for name, value in found.items()}, "z": z}
+
+    def part(self, scores: Scores, rows: Rows) -> Scores:
+        """The same utility; diversity by the queue as it is now."""
+        found = super().part(scores, rows)
+        away = self._fifo.mean_distance(found["z"]).cpu().numpy()
+        found["diversity"] = np.where(np.isfinite(found["utility"]), away, np.nan)
+        return {**found, "total": found["utility"] + self.alpha * found["diversity"]}
 
     def commit(self, scores: Scores, picked: Rows) -> None:
         """Push the picked rows into the queue, lowest row first."""

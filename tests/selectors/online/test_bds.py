@@ -95,19 +95,43 @@ def test_the_gradient_is_that_of_the_loss(kind):
         assert gradient[row] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-8)
 
 
-def trained(options, epochs=20, seed=0):
-    """A pool of 1000 rows, a tenth of twice the loss; batches of 10."""
+def trained(options, epochs=20, seed=0, scale=1.0):
+    """A pool of 1000 rows, a tenth of twice the loss; batches of 10. Embeddings as wide and as
+    long as hidden states, with much in common; harmful rows differ in eight numbers of 384."""
     rng = np.random.default_rng(seed)
     harmful = np.arange(1000) % 10 == 0
     loss = rng.lognormal(0, 0.2, 1000) * np.where(harmful, 2.0, 1.0)
-    embedding = np.c_[harmful, rng.standard_normal((1000, 2))]
+    embedding = rng.standard_normal((1000, 384)) + 2 * rng.standard_normal(384)
+    embedding[:, :8] += 3 * harmful[:, None]
+    embedding *= scale
     bds = build("bds", options)
-    bds.start(1, rows=1000, width=3)
+    bds.start(1, rows=1000, width=384)
     for _ in range(epochs):
         for ids in rng.permutation(1000).reshape(-1, 10):
             scores = bds.score({"ids": ids, "loss": loss[ids], "embedding": embedding[ids]})
             bds.commit(scores, np.arange(10))
     return bds.weights(), harmful
+
+
+def test_the_gradient_of_a_line_over_the_whole_pool_is_that_of_the_loss():
+    rng = np.random.default_rng(3)
+    x, losses, v = rng.standard_normal((12, 4)), rng.random(12), rng.standard_normal(4)
+    priors = schedule.Priors(entropy=0.7)
+
+    def value(line):
+        return schedule.loss_and_gradient(x @ line, np.arange(12), losses, priors=priors)[0]
+
+    found = schedule.line_gradient(x @ v, np.arange(12), losses, x, 0.7)
+    for at in range(4):
+        step = np.eye(4)[at] * 1e-6
+        assert found[at] == pytest.approx((value(v + step) - value(v - step)) / 2e-6, rel=1e-5)
+    lost = losses.copy()
+    lost[5] = np.nan
+    some = np.delete(np.arange(12), 5)
+    np.testing.assert_allclose(
+        schedule.line_gradient(x @ v, np.arange(12), lost, x),
+        schedule.line_gradient(x @ v, some, losses[some], x[some]),
+    )
 
 
 def test_dense_moments_are_what_separates_harmful_rows():
@@ -117,8 +141,11 @@ def test_dense_moments_are_what_separates_harmful_rows():
 
 
 def test_the_amortised_scheduler_is_trained():
-    weight, harmful = trained({"scheduler": "amortised"}, epochs=3)
-    assert weight[harmful].mean() < 0.6 < weight[~harmful].mean()
+    weight, harmful = trained({"scheduler": "amortised"}, epochs=10)
+    assert weight[harmful].mean() < 0.4 < weight[~harmful].mean()
+    assert weight.sum() ** 2 / (weight @ weight) > 500  # not one row has it all
+    longer, _ = trained({"scheduler": "amortised"}, epochs=10, scale=20.0)
+    np.testing.assert_allclose(longer, weight, rtol=1e-6)
 
 
 def test_entropy_flattens():

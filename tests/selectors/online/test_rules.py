@@ -83,12 +83,31 @@ def test_greats_is_the_formula():
             assert scores["interaction"][i, j] == pytest.approx(lr**2 * g[i] @ g[j])
 
 
+def test_the_ties_of_a_part_are_those_of_its_rows():
+    rng = np.random.default_rng(1)
+    g, v, rows = rng.standard_normal((6, 4)), rng.standard_normal((2, 4)), np.array([1, 4, 5])
+    rule = made("greats", {"learning_rate": 0.3})
+    part = rule.part(rule.score({"gradient": g, "target_gradient": v}), rows)
+    alone = rule.score({"gradient": g[rows], "target_gradient": v})
+    for name in ("total", "interaction"):
+        np.testing.assert_allclose(part[name], alone[name])
+
+
 def test_kmeans_keeps_one_row_of_each_cluster_and_fills_up():
     far = np.array([0.0, 0.1, 0.05, 9.0, 9.1, 9.05])[:, None]
     assert step(made("kmeans"), {"embedding": far}) == [2, 5]
     same = np.zeros((6, 1))
     same[4] = np.nan
     assert step(made("kmeans"), {"embedding": same}, 5) == [0, 1, 2, 3, 5]
+
+
+def test_rounding_does_not_decide_which_of_a_pair_kmeans_keeps():
+    """Two rows are as far from their common centre as each other, whatever the last bits say."""
+    rng = np.random.default_rng(0)
+    pairs = rng.standard_normal((3, 16)).repeat(2, axis=0) * 50 + rng.standard_normal((6, 16))
+    for seed in range(20):
+        noise = 1e-6 * np.random.default_rng(seed).standard_normal(pairs.shape)
+        assert step(made("kmeans"), {"embedding": pairs + noise}, 3) == [0, 2, 4]
 
 
 @pytest.mark.parametrize("name", ["random", "kmeans"])

@@ -10,7 +10,14 @@ from tamis.errors import DataError
 from tamis.selectors.online import build
 from tamis.selectors.online.base import best
 from tamis.selectors.online.fifo import Fifo
-from tamis.selectors.online.nuclear import Projection, compact, embed, factor, nuclear_norm
+from tamis.selectors.online.nuclear import (
+    Projection,
+    compact,
+    embed,
+    factor,
+    nuclear_norm,
+    root_trace,
+)
 
 
 def tensor(x):
@@ -39,6 +46,25 @@ def test_projection(vectors):
         z = embed(x, drawn, drawn.along_vocabulary(head)).numpy()
         expected = case[f"{name}_z"]
         np.testing.assert_allclose(z, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 3.0, 8.0, 30.0])
+def test_the_trace_of_a_root_by_products_is_that_by_eigenvalues(power):
+    """From equal singular values to some far below what float64 holds of a Gram matrix."""
+    made = torch.Generator().manual_seed(0)
+    sizes = torch.arange(1, 41, dtype=torch.float64) ** -power
+    sides = (torch.linalg.qr(torch.randn(3, n, 40, generator=made).double())[0] for n in (50, 90))
+    left, right = sides
+    x = 70 * (left * sizes) @ right.mT
+    x[2] = 0
+    found = root_trace(x @ x.mT)
+    expected = torch.linalg.svdvals(x).sum(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_where_products_do_not_settle_eigenvalues_are_taken():
+    mixed = torch.stack([torch.diag(torch.tensor([1.0, -0.5])), torch.eye(2)]).double()
+    torch.testing.assert_close(root_trace(mixed), torch.tensor([1.0, 2.0]).double())
 
 
 @pytest.mark.parametrize("mask", ["attention_mask_right", "attention_mask_left", "response_mask"])
@@ -210,3 +236,20 @@ def test_a_queue_smaller_than_a_push_keeps_the_last():
 def test_too_long_a_batch_is_refused():
     with pytest.raises(DataError, match="max_length"):
         started(rows="all").score({"hidden": torch.zeros(1, 33, 6)})
+
+
+def test_a_part_of_a_batch_has_the_scores_it_would_have_now():
+    """As if each part had been scored when its turn came: only the queue changes in between."""
+    whole, apart, given = started(alpha=5.0), started(alpha=5.0), batch(rows=9)
+    given["hidden"][8, 0, 0] = float("nan")
+    scores = whole.score(given)
+    for rows in np.split(np.arange(9), 3):
+        found = whole.part(scores, rows)
+        expected = apart.score({name: values[rows] for name, values in given.items()})
+        for name in ("total", "utility", "diversity"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-9)
+        picked = whole.pick(found, np.ones(3, bool), 1)
+        assert picked.tolist() == apart.pick(expected, np.ones(3, bool), 1).tolist()
+        whole.commit(found, picked), apart.commit(expected, picked)
+    assert not np.allclose(found["total"][:2], scores["total"][6:8], rtol=1e-3)
+    np.testing.assert_array_equal(whole.state_dict()["points"], apart.state_dict()["points"])
