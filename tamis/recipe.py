@@ -215,6 +215,9 @@ class Online(Chosen):
     """Which rows of each step are trained on, chosen while the model is trained."""
 
     keep: float = Field(0.25, gt=0, le=1, description="share of a step's rows that is trained on")
+    group: int | None = Field(
+        None, ge=1, description="rows that compete for their share; default all of a step"
+    )
     safe: str | list[str] | None = Field(None, description="files of trusted rows: bds, greats")
     reference: str | None = Field(None, description="entry of models that rho_loss compares with")
 

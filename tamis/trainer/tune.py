@@ -112,6 +112,7 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
         _save(job, lm, trained)
         if picking is not None:
             picking.picks.finish(len(job.groups), folder / online.PICKS)
+            online.write_rows(picking, folder / online.ROWS)
         write(folder, report)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     launch.wait()

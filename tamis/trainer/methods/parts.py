@@ -54,13 +54,13 @@ def linears(lm: Any, wanted: str | Sequence[str] = "all-linear") -> dict[str, An
     return found
 
 
-def whole_weights(name: str) -> None:
+def whole_weights(name: str, instead: str = "method: lora") -> None:
     """Raise `RecipeError` where weights are cut into shares of processes: the method looks at whole
     matrices, or changes what of them is trained."""
     if kind := sharded():
         raise RecipeError(
             f"{name} needs whole weights in every process, and {kind} cuts them: use ddp, or "
-            "method: lora"
+            f"{instead}"
         )
 
 

@@ -7,13 +7,14 @@ from tamis.trainer.online.given import NOTHING, Beside, Given
 from tamis.trainer.online.hook import OnlineSteps
 from tamis.trainer.online.picking import Picking
 from tamis.trainer.online.picks import NAME as PICKS
-from tamis.trainer.online.report import facts
+from tamis.trainer.online.report import ROWS, facts, write_rows
 from tamis.trainer.online.safe import joined
 from tamis.trainer.online.start import beside, picking, reference_losses
 
 __all__ = [
     "NOTHING",
     "PICKS",
+    "ROWS",
     "Beside",
     "Given",
     "OnlineSteps",
@@ -24,4 +25,5 @@ __all__ = [
     "joined",
     "picking",
     "reference_losses",
+    "write_rows",
 ]

@@ -6,6 +6,8 @@ from tamis.errors import RecipeError
 from tamis.recipe import Tune
 from tamis.selectors import online
 from tamis.selectors.online import BatchPicker
+from tamis.trainer.methods.parts import whole_weights
+from tamis.trainer.online.columns import FREE
 
 TRUSTING = {"bds": "trains on them beside the candidates", "greats": "steers by their gradients"}
 
@@ -19,6 +21,9 @@ def check(options: Tune) -> BatchPicker | None:
     if chosen is None:
         return None
     rule = online.build(chosen.method, chosen.options)
+    if rule.needs() - FREE:
+        # The processes score rows by themselves, not all at the same time.
+        whole_weights(f"tune.online: {chosen.method}", "method: random there")
     if chosen.method in TRUSTING and chosen.safe is None:
         raise RecipeError(
             f"tune.online: {chosen.method} needs trusted rows and {TRUSTING[chosen.method]}: name "
@@ -28,6 +33,10 @@ def check(options: Tune) -> BatchPicker | None:
         raise RecipeError(f"tune.online: {chosen.method} reads no trusted rows: leave safe out")
     if chosen.method != "rho_loss" and chosen.reference is not None:
         raise RecipeError(f"tune.online: {chosen.method} takes no reference: leave it out")
+    if chosen.method == "bds" and chosen.group is not None:
+        raise RecipeError(
+            "tune.online: bds learns from all rows of a step at once: leave group out"
+        )
     if chosen.method == "bds" and options.objective.method != "sft":
         raise RecipeError(
             "tune.online: bds has a loss of its own, the mean over rows of their weighted mean "

@@ -52,4 +52,5 @@ class OnlineSteps(Base):
             step = int(Path(checkpoint).name.split("-")[1])
             belongs = {**self.picking.belongs(), "step": step}
             self.picking.load_state_dict(checkpoints.load_state(Path(checkpoint), _STATE, belongs))
-            self.picking.picks.resume(step)
+            if launch.rank() == 0:
+                self.picking.picks.resume(step)

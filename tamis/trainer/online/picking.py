@@ -30,7 +30,8 @@ class Picking:
     """A rule at work in a trainer. Made for one run; `cut` once a step, in order.
 
     All processes score their share of the step's candidates, share the scores, and make the same
-    pick: it is that of one process.
+    pick: it is that of one process. Rows of a step compete for `keep` of its places, or those of
+    each `group` in turn for theirs: all were scored by the same weights.
 
     `rows` are the rows of the run, the first of the dataset's; what follows is trusted rows.
     """
@@ -42,6 +43,7 @@ class Picking:
         columns: Columns,
         *,
         keep: float,
+        group: int | None,
         rows: int,
         seed: int,
         picks: Picks,
@@ -49,7 +51,7 @@ class Picking:
         head: Head | None = None,
     ):
         self.rule, self.dataset, self.columns, self.picks = rule, dataset, columns, picks
-        self.keep, self.rows, self.seed = keep, rows, seed
+        self.keep, self.group, self.rows, self.seed = keep, group, rows, seed
         self.reference, self.head = reference, head
         self.targets = dataset.examples.targets()
         self.times = np.zeros(rows, dtype=np.int64)
@@ -65,12 +67,8 @@ class Picking:
         eligible = self.targets[group] > 0
         if "weight" in scores:
             eligible &= np.isfinite(scores["total"])  # weight 0 does not undo a loss without number
-        k = max(1, int(self.keep * len(group) + 0.5))
-        picked = np.arange(len(group))
-        if eligible.any():
-            picked = self.rule.pick(scores, eligible, k)
-            self.rule.commit(scores, picked)
-        self._tell(step, group, scores, eligible, picked)
+        picked, counted = self._picked(scores, eligible)
+        self._tell(step, group, scores, picked, counted)
         weights = scores["weight"][picked] if "weight" in scores else None
         self.seconds += time.perf_counter() - start
         return self._batches(step, group[picked], weights, item["part"])
@@ -96,9 +94,39 @@ class Picking:
             "rule": self.rule.name,
             "options": dataclasses.asdict(self.rule),  # type: ignore[call-overload]
             "keep": self.keep,
+            "group": self.group,
             "data": self.dataset.examples.fingerprint(),
             "processes": launch.processes(),
         }
+
+    def _picked(
+        self, scores: dict[str, Any], eligible: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, int]]:
+        """The rows of a step that are kept, ascending; how many cuts were fragile or not made.
+
+        Rows compete by the scores that the rule gives them when it comes to their group; these
+        stand in `scores` afterwards.
+        """
+        kept, counted = [], {"fragile": 0, "uncut": 0}
+        for start in range(0, len(eligible), self.group or len(eligible)):
+            rows = np.arange(len(eligible))[start : start + (self.group or len(eligible))]
+            mine = scores if len(rows) == len(eligible) else self.rule.part(scores, rows)
+            if not eligible[rows].any():
+                kept.append(rows)
+                counted["uncut"] += 1
+                continue
+            picked = self.rule.pick(mine, eligible[rows], self._share(len(rows)))
+            self.rule.commit(mine, picked)
+            kept.append(rows[picked])
+            for name in ("total", "diversity"):
+                if name in mine:
+                    scores[name][rows] = mine[name]
+            margin = _margin(mine["total"], eligible[rows], np.isin(rows, rows[picked]))
+            counted["fragile"] += int(margin < _FRAGILE)
+        return np.concatenate(kept), counted
+
+    def _share(self, rows: int) -> int:
+        return max(1, int(self.keep * rows + 0.5))
 
     def _scores(self, group: np.ndarray, step: int) -> dict[str, Any]:
         needs = self.rule.needs()
@@ -159,7 +187,7 @@ class Picking:
     def _trusted(self, step: int, count: int) -> np.ndarray:
         """Rows of the trusted set for a step: as many as its candidates go by, a step."""
         total = len(self.dataset.examples) - self.rows
-        most = max(count, int(self.keep * len(self.dataset.groups[0]) + 0.5))
+        most = max(count, self._share(len(self.dataset.groups[0])))
         return self.rows + safe.turn(total, step * most, count, self.seed)
 
     def _tell(
@@ -167,8 +195,8 @@ class Picking:
         step: int,
         group: np.ndarray,
         scores: Mapping[str, Any],
-        eligible: np.ndarray,
         picked: np.ndarray,
+        counted: Mapping[str, int],
     ) -> None:
         kept = np.zeros(len(group), dtype=bool)
         kept[picked] = True
@@ -179,13 +207,13 @@ class Picking:
             "kept_rows": len(picked),
             "candidate_tokens": int(lengths.sum()),
             "kept_tokens": int(lengths[picked].sum()),
-            "fragile": int(_margin(scores["total"], eligible, kept) < _FRAGILE),
-            "uncut": int(not eligible.any()),
+            **counted,
         }
         self.sums = {name: value + told[name] for name, value in self.sums.items()}
         self.told = {**told, **_quantiles(scores["total"]), **self._own()}
-        names = [self.dataset.examples.row_id[i] for i in group]
-        self.picks.add(step + 1, names, scores, kept)
+        if launch.rank() == 0:
+            names = [self.dataset.examples.row_id[i] for i in group]
+            self.picks.add(step + 1, names, scores, kept)
 
     def _own(self) -> dict[str, float]:
         """What only some rules have: the rows in the queue, the rows that carry the weight."""

@@ -127,6 +127,7 @@ def picking(
         dataset,
         columns,
         keep=chosen.keep,
+        group=chosen.group,
         rows=rows,
         seed=seed,
         picks=Picks(folder),

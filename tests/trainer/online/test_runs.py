@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tamis.errors import DataError, RecipeError
@@ -15,7 +16,7 @@ from tamis.recipe import Model
 from tamis.selectors import online as rules
 from tamis.trainer import job
 from tamis.trainer.data import Examples, prepare, steps
-from tamis.trainer.online import Given
+from tamis.trainer.online import ROWS, Given
 
 DROPOUT = {"options": {"rank": 4, "dropout": 0.1}}
 
@@ -36,6 +37,13 @@ def test_every_rule_trains_six_steps_on_half_the_rows(
     assert told["rows_by_times_trained"] == {str(t): n for t, n in histogram.items()}
     assert all(times[row] == n for row, n in told["most_trained"])
     assert told["most_trained"][0][1] == max(times.values())
+    rows = pq.read_table(tmp_path / "a" / ROWS).to_pydict()
+    assert dict(zip(rows["row_id"], rows["times"], strict=True)) == {
+        f"r{i:03d}": times[f"r{i:03d}"] for i in range(40)
+    }
+    assert ("weight" in rows) == (method == "bds")
+    if method == "bds":
+        assert np.mean(rows["weight"]) == pytest.approx(1) and np.std(rows["weight"]) > 0
     for entry in report["history"]:
         assert entry["online"]["kept_rows"] == 4 and np.isfinite(entry["loss"])
         assert entry["online"]["kept_tokens"] < entry["online"]["candidate_tokens"]
@@ -82,6 +90,23 @@ def test_a_short_last_step_keeps_its_share(run: Any, chosen: Any, kept: Any) -> 
     report = run("a", rows_per_step=18, online=chosen("max_loss", keep=0.25))
     assert [len(rows) for rows in kept("a")] == [5, 5, 1]  # of 18, 18 and 4
     assert [e["online"]["candidate_rows"] for e in report["history"]] == [18, 18, 4]
+
+
+@pytest.mark.parametrize("method", ["max_loss", "uds", "random"])
+def test_rows_compete_within_their_group(method: str, run: Any, chosen: Any, picks: Any) -> None:
+    block = {**chosen(method), "group": 3}
+    report = run("a", online=block, max_steps=2)
+    log = picks("a").to_pydict()
+    assert report["online"]["group"] == 3
+    for step in (1, 2):
+        at = [i for i, s in enumerate(log["step"]) if s == step]
+        for group, count in ((at[:3], 2), (at[3:6], 2), (at[6:], 1)):  # a half, rounded up
+            order = sorted(group, key=lambda i: -log["total"][i])
+            assert [log["kept"][i] for i in order] == [True] * count + [False] * (
+                len(group) - count
+            )
+    if method == "uds":  # the first group knows no queue, the second that of the first
+        assert log["diversity"][:3] == [0, 0, 0] and min(log["diversity"][3:6]) > 0
 
 
 def silenced(examples: Examples, rows: list[int]) -> Examples:
