@@ -76,11 +76,12 @@ def _demo(
 
 
 def _recipe(folder: Path, settings: tuple[str, ...]) -> Recipe:
-    """Write the recipe with this folder's paths, so that `tamis run` can take it, and load it."""
-    text = resources.files("tamis.demo").joinpath("recipe.yaml").read_text("utf-8")
-    path = folder / "recipe.yaml"
-    path.write_text(text.replace(FOLDER, folder.as_posix()), "utf-8")
-    return recipes.load(path, settings)
+    """Write the recipes with this folder's paths, so that `tamis run` and `tamis compare` can take
+    them, and load the first."""
+    for name in ("recipe.yaml", "compare.yaml"):
+        text = resources.files("tamis.demo").joinpath(name).read_text("utf-8")
+        (folder / name).write_text(text.replace(FOLDER, folder.as_posix()), "utf-8")
+    return recipes.load(folder / "recipe.yaml", settings)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -27,16 +27,20 @@ def no_progress(title: str, total: int) -> Any:
     yield lambda n: None
 
 
-def test_the_example_is_the_recipe_of_the_demo() -> None:
-    bundled = ROOT / "tamis" / "demo" / "recipe.yaml"
-    example = ROOT / "examples" / "demo.yaml"
-    assert example.read_bytes() == bundled.read_bytes()
+RECIPES = {"recipe.yaml": "demo.yaml", "compare.yaml": "compare_demo.yaml"}
 
 
-def test_the_recipe_names_no_label() -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_examples_are_the_recipes_of_the_demo(name: str) -> None:
+    bundled = ROOT / "tamis" / "demo" / name
+    assert (ROOT / "examples" / RECIPES[name]).read_bytes() == bundled.read_bytes()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_name_no_label(name: str) -> None:
     """No method may read what was planted; `skill` only groups the held-out figures."""
-    recipe = recipes.load(ROOT / "tamis" / "demo" / "recipe.yaml")
-    used = str([recipe.scores, recipe.filters, recipe.select, recipe.tune, recipe.export])
+    recipe = recipes.load(ROOT / "tamis" / "demo" / name)
+    used = str([recipe.scores, recipe.filters, recipe.select, recipe.tune, recipe.compare])
     assert not any(label in used for label in ("planted", "twin", "skill"))
     assert {f.column for f in recipe.filters} == {
         rule.partition(":")[2] for rule in reckoning.RULES.values() if ":" in rule
@@ -57,6 +61,8 @@ def test_the_whole_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert 0 < tokens[1] <= tokens[0]
     assert set(told["heldout"]) == {"untuned", "chosen", "baseline"}
     assert told["difference"]["nll"].keys() >= {"value", "low", "high"}
+    compared = recipes.load(tmp_path / "d" / "compare.yaml")
+    assert all(Path(str(source.path)).is_file() for source in compared.sources.values())
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert "Held against a random subset" in page and "nll.mean" in page
     show(told)

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from tamis.cli import app
 from tamis.errors import DataError, RecipeError
 from tamis.pipelines import compare
 from tamis.pipelines.comparing import check, figures, overlap, table
@@ -215,6 +217,24 @@ def test_a_list_of_ids_from_elsewhere(
     unknown = {"ids": [*every, "rows.jsonl:1000"], "by": "origin"}
     with pytest.raises(DataError, match=r"1 of 91 are no origin .* 'rows.jsonl:1000'"):
         compared(undisturbed[0], recipe(work, methods={"theirs": unknown}))
+
+
+def test_the_command_prints_tables_or_markdown(
+    work: Path, undisturbed: tuple[Path, Any], tmp_path: Path
+) -> None:
+    path, store = written(tmp_path, recipe(work)), undisturbed[0]
+    asked = ["compare", str(path), "--store", str(store)]
+    for args in ([], ["--markdown"]):
+        done = CliRunner().invoke(app, [*asked, *args])
+        assert done.exit_code == 0, done.output
+        words = " ".join(done.stdout.split())
+        for told in ("short", "full (reference)", "at 400 tokens short is best", "Overlap"):
+            assert told.lower() in words.lower()
+        assert "figures of single rows" in words  # a warning
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table[:7]}) == 1 and table[1].startswith("|---|")
+    told = str(CliRunner().invoke(app, [*asked, "--json", "--markdown"]).exception)
+    assert "give one of them" in told
 
 
 BAD = [
