@@ -45,7 +45,7 @@ def table(setting: grid.Setting, size: str) -> str:
     # Only some pools hold wrong answers.
     wrong = any(cell["kept"]["wrong"] for cells in known.values() for cell in cells.values())
     heads = ["contestant", "seeds", figure, f"minus {setting.start}", "of the way", "rows"]
-    heads += [*(["wrong"] if wrong else []), "tokens trained on", "processor s"]
+    heads += [*(["wrong"] if wrong else []), "tokens seen", "processor s"]
     references = (found[setting.start], found[setting.goal])
     lines = [_row(heads), _row(["---"] * len(heads))]
     lines += [_row(_line(setting, c, cells, references, wrong)) for c, cells in known.items()]
