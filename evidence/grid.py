@@ -50,6 +50,7 @@ class Setting:
     figure: str
     contestants: Mapping[str, Mapping[str, Any]]
     aim: float | None
+    every: bool = False
     seeds: tuple[int, ...] = (0, 1, 2)
     target: str | None = None
 

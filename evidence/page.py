@@ -72,10 +72,10 @@ def _line(
     share = _share(setting, cells, *references)
     out = [name, str(len(cells)), f"{np.mean(values):.3f}{spread}"]
     out.append("" if name == setting.start else _told(_difference(setting, cells, references[0])))
-    out.append("" if share is None else f"{share:.0%}")
+    out.append("" if share is None else _percent(share))
     out.append(f"{np.mean([k['rows'] for k in kept]):,.0f}")
     if wrong:
-        out.append(f"{np.mean([k['wrong'] / k['rows'] for k in kept]):.0%}")
+        out.append(_percent(float(np.mean([k["wrong"] / k["rows"] for k in kept]))))
     out.append(f"{np.mean([cell['tuned']['tokens_seen'] for cell in cells.values()]):,.0f}")
     out.append(f"{np.mean([cell['processor_seconds'] for cell in cells.values()]):.0f}")
     return out
@@ -135,16 +135,25 @@ def _verdict(setting: grid.Setting, found: Mapping[str, Found]) -> str:
     for names, what in ((above, "Above"), (level, "No difference shown from"), (below, "Below")):
         if names:
             parts.append(f"{what} {setting.start}: {', '.join(names)}.")
+    if setting.every and others:
+        sure = "Met" if len(above) == len(others) else "Not met"
+        sure += "" if all(found.values()) else " so far"
+        parts.append(f"Aim: every method above {setting.start} beyond its interval. {sure}.")
     shares = {c: _share(setting, f, start, goal) for c, f in others.items()}
     known = {c: s for c, s in shares.items() if s is not None}
     if setting.aim is not None and known:
         best = max(known, key=lambda c: known[c])
-        met = "met" if known[best] >= setting.aim else "not met"
-        parts.append(
-            f"Aim: the best covers {setting.aim:.0%} of the way from {setting.start} to "
-            f"{setting.goal}. {met.capitalize()}: {best}, {known[best]:.0%}."
-        )
+        met = "Met" if known[best] >= setting.aim else "Not met"
+        aim = f"covers {_percent(setting.aim)} of the way from {setting.start} to {setting.goal}"
+        if setting.aim == 0:
+            aim = f"is at least at {setting.start}"
+        parts.append(f"Aim: the best {aim}. {met}: {best}, {_percent(known[best])} of the way.")
     return " ".join(parts)
+
+
+def _percent(share: float) -> str:
+    """A share in whole per cent, without a negative zero."""
+    return f"{round(100 * share) + 0} %"
 
 
 def _missing(setting: grid.Setting, size: str) -> str:
