@@ -2,7 +2,7 @@
 
 Both are given the same token sequences of the same rows, as `ifd` needs them (prompt and answer,
 then the answer alone) and as `nll` does (the first only), and must give the same mean
-log-probabilities to 1e-5 (absolute below 1, relative above). They take turns, a block of 256 rows
+log-probabilities to 1e-5 (absolute below 1, relative above). They take turns, a shard of 1,024 rows
 each, so that a busy machine slows both. Measured are those of `--rows` rows that are below 64
 tokens, and a random `--sample` of the rows of all lengths. `more`: seconds of everything a pass can
 give (log-probabilities, entropy, EL2N, states) over seconds of log-probabilities alone, both of
@@ -36,7 +36,7 @@ from tamis.scoring import answers
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = os.environ.get("TAMIS_BASE_MODEL", str(ROOT.parent / "shared" / "models" / "base-17m"))
 SHORT = 64
-BLOCK = 256
+BLOCK = 1024  # what a shard holds
 PARTS: frozenset[Part] = frozenset({"entropy", "el2n", "hidden_mean", "hidden_last"})
 # name -> at least so many times as fast as the loop
 AIMS = {"short": 3.0, "all": 1.2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from tamis.language.narrow import Narrow, narrow
 from tamis.language.prefix import after, reads_on
 
 # What one pass can give. Of each wanted token: its natural log-probability, the entropy in nats of
@@ -53,12 +54,18 @@ class SplitNetwork:
     head: Any
     vocabulary: int
     reads_on: bool = False
+    last: Narrow | None = None  # the part of the backbone that need not read every token
     whole_logits = False
 
     def run(self, batch: Padded, parts: frozenset[Part]) -> dict[Part, Any]:
         """See `Network`. Memory beyond the backbone: a few chunks of logits."""
-        hidden = self.hidden(batch)
-        wanted = hidden[batch.row, batch.before - batch.shared]
+        places = batch.row, batch.before - batch.shared
+        if self.last is None or batch.shared or parts & STATES:
+            hidden = self.hidden(batch)
+        else:
+            with self.last.only(*places):
+                hidden = self.hidden(batch)
+        wanted = hidden[places]
         size = chunk(wanted, self.vocabulary)
         found = [
             token_parts(self.head(rows), tokens, parts)
@@ -111,7 +118,8 @@ def network(model: Any, vocabulary: int) -> Network:
         return WholeNetwork(model)
     with torch.no_grad():
         ids = _probe_ids(model, vocabulary)
-        return SplitNetwork(backbone, head, vocabulary, reads_on(backbone, ids))
+        last = narrow(backbone, ids)
+        return SplitNetwork(backbone, head, vocabulary, reads_on(backbone, ids), last)
 
 
 def token_parts(logits: Any, tokens: Any, parts: frozenset[Part]) -> dict[Part, Any]:

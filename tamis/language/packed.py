@@ -19,7 +19,7 @@ def pack(model: Any) -> Any:
     """
     import torch
 
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available():
         return model
     layers = [m for m in model.modules() if type(m) is torch.nn.Linear and _fits(m.weight)]
     if sum(layer.weight.numel() for layer in layers) <= _MOST_VALUES:

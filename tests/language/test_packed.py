@@ -10,6 +10,8 @@ import torch
 from tamis.language import packed
 from tamis.language.packed import pack
 
+PLAIN = {torch.nn.Linear, torch.nn.ReLU}
+
 
 def layers(bias: bool = True) -> torch.nn.Sequential:
     torch.manual_seed(0)
@@ -69,12 +71,15 @@ def test_weights_changed_later_are_the_ones_used(used: list[tuple[int, ...]]) ->
     assert used == []
 
 
-def test_other_precisions_and_large_models_stay_as_they_are(
+def test_other_precisions_machines_and_large_models_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert {type(m) for m in pack(layers().bfloat16())} == {torch.nn.Linear, torch.nn.ReLU}
+    assert {type(m) for m in pack(layers().bfloat16())} == PLAIN
+    with monkeypatch.context() as without:
+        without.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert {type(m) for m in pack(layers())} == PLAIN
     monkeypatch.setattr(packed, "_MOST_VALUES", 48 * 80 + 80 * 7 - 1)
-    assert {type(m) for m in pack(layers())} == {torch.nn.Linear, torch.nn.ReLU}
+    assert {type(m) for m in pack(layers())} == PLAIN
 
 
 def test_cast_after_packing_computes_in_the_new_precision() -> None:
