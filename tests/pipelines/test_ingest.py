@@ -294,7 +294,7 @@ def test_the_key_is_the_content_and_not_the_place(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.json", b'[{"instruction": "q", "output": "a"}', "not terminated"),
-        ("a.jsonl.gz", gzip.compress(b"{}\n" * 5000)[:-10], "truncated or damaged"),
+        ("a.jsonl.gz", gzip.compress(b"{}\n" * 5000, mtime=0)[:-10], "truncated or damaged"),
         ("a.parquet", b"PAR1 nothing", "not a whole Parquet file"),
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b"\n \n", "holds no rows"),
