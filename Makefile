@@ -32,8 +32,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A process a core and one thread each: on few cores torch is slower in several threads than alone.
 test: lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # The rivals are measured in the same run, so they are installed first.
 bench: setup
