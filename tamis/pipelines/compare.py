@@ -123,7 +123,8 @@ def listed(ctx: Context, keys: Mapping[str, str]) -> Recipe:
             continue
         columns = opened.columns(ctx, keys)
         values = [str(value) for value in columns.values(given.by).tolist()]
-        unknown = [one for one in given.ids if one not in set(values)]
+        known = set(values)
+        unknown = [one for one in given.ids if one not in known]
         if unknown:
             raise DataError(
                 f"compare.methods.{name}.ids: {len(unknown)} of {len(given.ids)} are no {given.by} "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -16,6 +16,7 @@ from typing import Any
 
 from tamis.errors import TamisError, require
 from tamis.language import tally
+from tamis.pipelines import workers
 from tamis.pipelines.shards import Job, Shard
 from tamis.recipe import Engine
 from tamis.scoring.base import Advance
@@ -49,14 +50,10 @@ def _summed(found: Iterator[tuple[int, Sent]], advance: Advance) -> Scored:
 
 def _processes(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tuple[int, Sent]]:
     """Processes of this machine; each loads the models once."""
-    spawn = get_context("spawn")
-    numbers = spawn.Queue()
+    numbers = get_context("spawn").Queue()
     for number in range(engine.count):
         numbers.put(number)
-    pool = ProcessPoolExecutor(
-        engine.count, spawn, initializer=_begin, initargs=(job, numbers, engine.gpus > 0)
-    )
-    with pool:
+    with workers.processes(engine.count, _begin, (job, numbers, engine.gpus > 0)) as pool:
         waiting = {pool.submit(_scored, shard): shard for shard in shards}
         try:
             for done in as_completed(waiting):

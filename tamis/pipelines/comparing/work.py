@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -14,7 +14,7 @@ from typing import Any
 from tamis.errors import TamisError
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
-from tamis.pipelines import heldout, opened, stages
+from tamis.pipelines import heldout, opened, stages, workers
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.comparing.cells import Cell, recipe_of
 from tamis.pipelines.context import Context
@@ -100,15 +100,13 @@ def _processes(
 ) -> Iterator[Done]:
     import torch
 
-    spawn = get_context("spawn")
-    turns = spawn.Queue()
+    turns = get_context("spawn").Queue()
     for turn in range(jobs):
         turns.put(turn)
     threads = max(1, torch.get_num_threads() // jobs)
     gpus = _gpus() if ctx.device == "cuda" else []
     given = (ctx.recipe, str(ctx.store.root), ctx.device, dict(keys), threads, gpus, turns)
-    pool = ProcessPoolExecutor(jobs, spawn, initializer=_begin, initargs=given)
-    with pool:
+    with workers.processes(jobs, _begin, given) as pool:
         waiting = [pool.submit(_run, cell) for cell in wanted]
         try:
             for done in as_completed(waiting):
