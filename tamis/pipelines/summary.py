@@ -83,12 +83,20 @@ def _tuned(summary: Summary) -> list[str]:
                 f"{f['steps']:,} steps, NLL {f['first_nll']:.4f} -> {f['last_nll']:.4f}"
             )
         if online := f.get("online"):
-            out.append(
-                f"  {online['method']} chose {online['kept_rows']:,} of "
-                f"{online['candidate_rows']:,} rows to train on, {online['kept_tokens']:,} of "
-                f"{online['candidate_tokens']:,} tokens"
-            )
+            out.append(f"  {_chosen(online)}")
     return out
+
+
+def _chosen(online: dict[str, Any]) -> str:
+    kept, candidates = online["kept_rows"], online["candidate_rows"]
+    if kept == candidates:
+        effective = online.get("effective_rows")
+        by = f", with the weight of {effective:,.0f}" if effective else ""
+        return f"{online['method']} kept all {kept:,} rows{by}"
+    return (
+        f"{online['method']} chose {kept:,} of {candidates:,} rows to train on, "
+        f"{online['kept_tokens']:,} of {online['candidate_tokens']:,} tokens"
+    )
 
 
 def _evaluated(summary: Summary) -> list[str]:

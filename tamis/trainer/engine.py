@@ -86,7 +86,8 @@ class Steps:
             part=(part, launch.processes()),
         )
         optimizers.check_step(self.options, step, len(micro))
-        for batch in micro if self.options.noise > 0 else ():
+        noisy = self.options.noise > 0 or self.objective.noisy
+        for batch in micro if noisy else ():
             names = [shown.row_id[i] for i in batch["rows"].tolist()]
             batch["noise"] = [self.course.key("noise", step, name) for name in names]
         return micro

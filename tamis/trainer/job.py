@@ -47,6 +47,11 @@ def check(options: Tune) -> Method:
             f"{method.name} works with differences of two losses, which bfloat16 rounds away: "
             "leave tune.precision out"
         )
+    if objective.noisy and (method.steps_itself or not method.packable):
+        raise RecipeError(
+            f"objective {objective.name} puts noise on the tokens of rows and goes by gradients: "
+            f"use it without method {method.name}"
+        )
     online.check(options)
     if options.diagnose is not None and (kind := sharded()):
         raise RecipeError(

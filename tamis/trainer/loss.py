@@ -7,6 +7,7 @@ row s that carry loss. A common factor on all weights cancels; weights act betwe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,10 +56,30 @@ def divergence_terms(logits: Any, frozen: Any, tokens: Any) -> tuple[Any, Any, A
 
     nll, correct = token_terms(logits, tokens)
     now = torch.log_softmax(logits.float(), dim=-1)
-    before = torch.log_softmax(frozen.float(), dim=-1)
+    return nll, correct, _divergence(torch.log_softmax(frozen.float(), dim=-1), now)
+
+
+def noisy_terms(
+    clean: Any, one: Any, two: Any, tokens: Any, temperature: float
+) -> tuple[Any, Any, Any, Any]:
+    """`token_terms` of logits without noise (m, V), how far those of two passes with noise lie from
+    them at a temperature, and how far these lie from each other."""
+    import torch
+
+    nll, correct = token_terms(clean, tokens)
+    wanted = torch.log_softmax(clean.float() / temperature, dim=-1)
+    first, second = (torch.log_softmax(x.float(), dim=-1) for x in (one, two))
+    soft = (_divergence(wanted, first) + _divergence(wanted, second)) / 2
+    return nll, correct, soft, _divergence(second, first)
+
+
+def _divergence(log_q: Any, log_p: Any) -> Any:
+    """KL(q || p) of each row of two tensors (m, V) of log-probabilities."""
+    import torch
+
     # Where a probability underflows to 0 its logarithm may be -inf, and the product counts as 0.
-    gap = torch.where(before.isneginf(), 0.0, before - now)
-    return nll, correct, torch.linalg.vecdot(before.exp(), gap)
+    gap = torch.where(log_q.isneginf(), 0.0, log_q - log_p)
+    return torch.linalg.vecdot(log_q.exp(), gap)
 
 
 def chunked(terms: Callable[..., tuple[Any, ...]], chunk: int, *rows: Any) -> tuple[Any, ...]:
@@ -111,13 +132,14 @@ def rows_of(model: Any, vocabulary: int) -> Rows:
 
 
 def terms_forward(
-    model: Any, vocabulary: int, frozen: Frozen | None = None
+    model: Any, vocabulary: int, frozen: Frozen | None = None, noisy: Noisy | None = None
 ) -> Callable[..., dict[str, Any]]:
     """A function in the place of `model.forward` that returns the terms of the trained tokens.
 
     It takes `input_ids` and `labels` (b, t), and optionally `loss_weights` (b, t), `position_ids`;
     it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,), and `kl` when
-    there is a `frozen` model to compare with. The head sees only the positions that predict a
+    there is a `frozen` model to compare with, `soft` and `consistency` where there is noise. The
+    head sees only the positions that predict a
     trained token. Never uses a cache: with one, packed rows would see each other.
 
     Virtual tokens come as `inputs_embeds` and `labels` (b, p + t) that begin with them, or as keys
@@ -135,7 +157,15 @@ def terms_forward(
         inputs = {name: given[name] for name in _INPUTS if given.get(name) is not None}
         inputs["use_cache"] = False
         chunk = max(1, _CHUNK_VALUES[labels.device.type] // vocabulary)
-        if frozen is None:
+        if noisy is not None and noisy.wanted:
+            states = [live.states(inputs, row, before)]
+            for number in (0, 1):
+                with noisy.drawn(given["spans"], given["noise"], number):
+                    states.append(live.states(inputs, row, before))
+            names = ("nll", "correct", "soft", "consistency")
+            parts = chunked(_under(live, noisy.temperature), chunk, *states, tokens)
+            found = dict(zip(names, parts, strict=True))
+        elif frozen is None:
             nll, correct = head_terms(live.head, live.states(inputs, row, before), tokens, chunk)
             found = {"nll": nll, "correct": correct}
         else:
@@ -143,6 +173,7 @@ def terms_forward(
             now = live.states(inputs, row, before)
             nll, correct, kl = chunked(_against(live, frozen), chunk, now, start, tokens)
             found = {"nll": nll, "correct": correct, "kl": kl}
+        nll = found["nll"]
         if loss_weights is None:
             weights = nll.new_ones(len(nll))
         else:
@@ -163,6 +194,28 @@ class Frozen(Protocol):
     def head(self, rows: Any) -> Any:
         """Logits, without gradient."""
         ...
+
+
+class Noisy(Protocol):
+    """Noise inside the model: see `block_noise`."""
+
+    temperature: float
+
+    @property
+    def wanted(self) -> bool:
+        """Whether passes with noise are to be made now."""
+        ...
+
+    def drawn(self, spans: Any, seeds: Any, number: int) -> AbstractContextManager[None]:
+        """Noise for pass `number` over rows at `spans`, a seed each."""
+        ...
+
+
+def _under(live: Rows, temperature: float) -> Callable[..., tuple[Any, ...]]:
+    def terms(clean: Any, one: Any, two: Any, tokens: Any) -> tuple[Any, ...]:
+        return noisy_terms(live.head(clean), live.head(one), live.head(two), tokens, temperature)
+
+    return terms
 
 
 def _against(live: Rows, frozen: Frozen) -> Callable[..., tuple[Any, ...]]:

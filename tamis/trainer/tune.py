@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import pyarrow as pa
 from tamis.errors import RecipeError
 from tamis.language import tally
 from tamis.language.generate import stop_ids
-from tamis.language.load import load_model, quiet, vocabulary
+from tamis.language.load import quiet
 from tamis.recipe import Model, Tune
 from tamis.trainer import (
     checkpoints,
     diagnose,
     engine,
-    isolation,
     launch,
     online,
     optimizers,
@@ -30,11 +29,8 @@ from tamis.trainer import (
 from tamis.trainer.data import Examples
 from tamis.trainer.diagnose import Diagnosis
 from tamis.trainer.job import Job, job_of, tell_dropped
-from tamis.trainer.loss import terms_forward
-from tamis.trainer.methods import Context
-from tamis.trainer.objectives.start import StartModel
 from tamis.trainer.online import NOTHING, Given
-from tamis.trainer.pack import padded
+from tamis.trainer.ready import prepared
 from tamis.trainer.report import facts, finished, write
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -91,21 +87,24 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
     if resumed is not None:
         say(f"going on from {resumed.name.replace('-', ' ')} of {len(job.groups)} steps")
     reference = _reference(job)
-    lm, trained, size, diagnosis = _prepared(job)
+    ready = prepared(job)
+    lm, trained = ready.lm, ready.trained
     trainable = job.method.trainable(trained)
     picking = _picking(job, lm, trained, reference)
     training = time.monotonic()
-    history, seen = _train(job, trained, picking, diagnosis, resumed, progress, title)
+    history, seen = _train(job, trained, picking, ready.diagnosis, resumed, progress, title)
     training = time.monotonic() - training
     del lm.forward  # what is saved and used from here on is the model as it was, with its logits
     report = {
         **facts(job, history),
         **seen,
         "trainable_parameters": trainable,
-        "trainable_share": trainable / size,
+        "trainable_share": trainable / ready.size,
         "resumed_from_step": int(resumed.name.split("-")[1]) if resumed else 0,
         "seconds": time.monotonic() - started,
     }
+    if ready.noise is not None:
+        report["noisy_layers"] = ready.noise.chosen
     if picking is not None:
         report["online"] = online.facts(picking, training)
     if launch.rank() == 0:
@@ -117,53 +116,6 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     launch.wait()
     return report
-
-
-def _prepared(job: Job) -> tuple[Any, Any, int, Diagnosis | None]:
-    """The causal language model with the loss as its forward, what of it is trained, how many
-    parameters it came with, and what is to be diagnosed against the model as it came."""
-    from transformers import set_seed
-
-    set_seed(job.seed % 2**32)
-    # Trained in float32 whatever the checkpoint holds: small updates vanish in bfloat16.
-    lm = load_model(job.model.model_copy(update={"dtype": "float32"}), job.device)
-    lm.requires_grad_(False)
-    size = sum(p.numel() for p in lm.parameters())
-    isolation.check(lm, vocabulary(job.model), job.options.packing)
-    asked, diagnosis = job.options.diagnose, None
-    if asked is not None:
-        diagnosis = Diagnosis(asked, lm, job.device, job.examples, job.heldout)
-    start = _start_model(job, lm) if job.objective.frozen else None
-    forward = terms_forward(lm, vocabulary(job.model), start)
-    if job.device == "cuda" and job.method.checkpointing:
-        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    lm.forward = forward
-    with quiet():
-        trained = job.method.prepare(lm, _context(job))
-    if start is not None:
-        start.settle(trained)
-    return lm, trained, size, diagnosis
-
-
-def _context(job: Job) -> Context:
-    total = len(job.groups)
-
-    def batches(rows: int, at_once: int) -> Iterator[dict[str, Any]]:
-        first = np.concatenate(job.groups)[:rows]
-        for begin in range(0, len(first), at_once):
-            batch = padded(job.examples, first[begin : begin + at_once])
-            names = ("input_ids", "labels", "loss_weights")
-            yield {name: batch[name].to(job.device) for name in names}
-
-    rate = job.options.learning_rate or job.method.learning_rate
-    warmup = int(job.options.warmup * total)
-    longest = int(job.examples.lengths.max())
-    return Context(total, warmup, rate, job.seed, job.device, batches, longest)
-
-
-def _start_model(job: Job, lm: Any) -> StartModel:
-    again = job.model.model_copy(update={"dtype": "float32" if job.device == "cpu" else "bfloat16"})
-    return StartModel(lm, vocabulary(job.model), lambda: load_model(again, job.device))
 
 
 def _reference(job: Job) -> np.ndarray | None:

@@ -54,6 +54,8 @@ class Objective:
     about: ClassVar[About]
     # Whether the model as it was before training is asked too: `terms` then have `kl`.
     frozen: ClassVar[bool] = False
+    # Whether passes with noise are made too: `terms` then have `soft` and `consistency`.
+    noisy: ClassVar[bool] = False
 
     def group_by(self) -> str | None:
         """The column of the rows that names their group, where the objective has groups."""
@@ -71,5 +73,6 @@ class Objective:
         return examples
 
     def cost(self, terms: Mapping[str, Any]) -> Any:
-        """What each trained token costs (m,), from `nll` and `kl` (m,) in float32."""
+        """What each trained token costs (m,), from `nll` and what else was asked for, (m,) in
+        float32."""
         return terms["nll"]

@@ -18,6 +18,7 @@ _BUILT_IN = {
     "dft": ("tamis.trainer.objectives.dft", "Dft"),
     "asft": ("tamis.trainer.objectives.asft", "Asft"),
     "masked_thought": ("tamis.trainer.objectives.masked_thought", "MaskedThought"),
+    "noisefit": ("tamis.trainer.objectives.noisefit", "NoiseFit"),
     "task_balanced": ("tamis.trainer.objectives.task_balanced", "TaskBalanced"),
 }
 

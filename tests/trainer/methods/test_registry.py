@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -16,7 +17,7 @@ from tamis.errors import MissingPackage, RecipeError
 from tamis.pipelines import plan
 from tamis.recipe import Tune
 from tamis.storage.artifact import Store
-from tamis.trainer import methods, optimizers
+from tamis.trainer import methods, objectives, optimizers
 from tamis.trainer.job import check
 
 
@@ -133,3 +134,11 @@ def test_the_command_lists_what_the_trainer_has() -> None:
     block = 2 * 128**2 + 2 * 128 * 64 + 3 * 128 * 352 + 2 * 128
     whole = 4 * block + 2 * 2048 * 128 + 128
     assert told["method", "lora"]["trainable"] == pytest.approx(100 * adapter / whole)
+
+
+def test_every_objective_is_in_the_docs_with_its_options() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "trainer.md").read_text(encoding="utf-8")
+    for name in objectives.names():
+        (line,) = [row for row in page.splitlines() if row.startswith(f"| `{name}` | ")]
+        for option in dataclasses.fields(objectives.get(name)):
+            assert f"`{option.name}`" in line, (name, option.name)

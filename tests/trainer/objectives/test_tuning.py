@@ -22,7 +22,10 @@ from tamis.trainer.objectives import Course, build, course, names
 from tamis.trainer.objectives.start import StartModel
 from tamis.trainer.tune import tune
 
-OPTIONS: dict[str, dict[str, Any]] = {"task_balanced": {"by": "group", "case": 4}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "task_balanced": {"by": "group", "case": 4},
+    "noisefit": {"layers": 1, "std": 0.5},
+}
 LORA = {"method": "lora", "options": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
 FULL = {"method": "full", "options": {}, "learning_rate": 0.003}
 
@@ -307,3 +310,72 @@ def test_refusals(run: Any) -> None:
         run("virtual", **{**LORA, **prompts}, objective={"method": "asft"})
     with pytest.raises(RecipeError, match="no objective 'sfd'"):
         run("typo", objective={"method": "sfd"})
+
+
+def test_noisy_terms_by_hand() -> None:
+    import torch
+    from torch.nn.functional import kl_div
+
+    from tamis.trainer.loss import noisy_terms
+
+    torch.manual_seed(0)
+    clean, one, two = (torch.randn(5, 11, dtype=torch.float64) for _ in range(3))
+    tokens = torch.tensor([3, 0, 10, 4, 4])
+    nll, _, soft, consistency = noisy_terms(clean, one, two, tokens, 2.0)
+    logs = [x.float().log_softmax(-1) for x in (one, two)]
+    wanted = (clean.float() / 2).softmax(-1)
+    near = [kl_div(x, wanted, reduction="none").sum(-1) for x in logs]
+    torch.testing.assert_close(soft, (near[0] + near[1]) / 2)
+    apart = kl_div(logs[0], logs[1].exp(), reduction="none").sum(-1)
+    torch.testing.assert_close(consistency, apart)
+    cost = build("noisefit", {"share": 0.25, "consistency": 0.5}).cost(
+        {"nll": nll, "soft": soft, "consistency": consistency}
+    )
+    torch.testing.assert_close(cost, 0.25 * nll + 0.75 * soft + 0.5 * consistency)
+
+
+def test_noisefit_of_a_row_hangs_on_no_other(tiny: Model, examples: Examples) -> None:
+    """Packed or padded, a row's terms are the same; evaluation has no noise; little noise, none."""
+    import torch
+
+    from tamis.trainer.block_noise import BlockNoise
+
+    def start(std: float) -> Any:
+        lm = load_model(tiny, "cpu")
+        asked: Any = build("noisefit", {"layers": 1, "std": std})
+        first = [{"input_ids": torch.from_numpy(examples.row(i)[0])[None]} for i in range(8)]
+        noise = BlockNoise(lm, lambda rows, at_once: iter(first), asked)
+        lm.forward = terms_forward(lm, vocabulary(tiny), noisy=noise)
+        return lm.train(), noise
+
+    lm, noise = start(0.5)
+    assert len(noise.chosen) == 1
+    options: dict[str, Any] = {"objective": {"method": "noisefit"}, "noise": 0.0}
+    found = []
+    for packing in ("best_fit", "none"):
+        seen: dict[int, Any] = {}
+        for batch in batches(examples, packing=packing, **options):
+            terms = lm(**batch)
+            for row, (line, start_at, end) in zip(
+                batch["rows"].tolist(), batch["spans"].tolist(), strict=True
+            ):
+                labels = batch["labels"]
+                at = (labels[:, 1:] != -100).nonzero()
+                mine = (at[:, 0] == line) & (at[:, 1] >= start_at) & (at[:, 1] < end - 1)
+                seen[row] = torch.stack([terms["soft"][mine], terms["consistency"][mine]])
+        found.append(seen)
+    for row, one in found[0].items():
+        torch.testing.assert_close(one, found[1][row], rtol=1e-3, atol=1e-5)
+        assert (one.mean(dim=1) > 1e-3).all()
+    batch = batches(examples, **options)[0]
+    assert "soft" not in lm.eval()(**batch)
+    quiet_lm, _ = start(1e-6)
+    assert float(quiet_lm(**batch)["soft"].detach().abs().max()) < 1e-6
+
+
+def test_noisefit_refuses_what_it_cannot_noise(run: Any) -> None:
+    for method, given in (("prompt", {"packing": "none"}), ("mezo", {})):
+        with pytest.raises(RecipeError, match=f"use it without method {method}"):
+            run(method, **{**LORA, "method": method, "options": {}, **given}, **chosen("noisefit"))
+    with pytest.raises(RecipeError, match="the model has 2 of them"):
+        run("many", objective={"method": "noisefit", "options": {"layers": 3}})
