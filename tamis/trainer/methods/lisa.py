@@ -77,6 +77,12 @@ class Lisa(Method):
                     if not self.keep_moments:
                         optimizer.state.pop(parameter, None)
 
+    def trainable(self, trained: Any) -> int:
+        """See `Method`: the layers that rest are not among them."""
+        inside = [sum(p.numel() for p in block.parameters()) for block in self.blocks]
+        outside = sum(p.numel() for p in trained.parameters()) - sum(inside)
+        return outside + sum(inside[i] for i in self.drawn(0))
+
     def facts(self) -> dict[str, Any]:
         """How many steps each layer was trained."""
         seen = Counter(i for step in range(self.steps) for i in self.drawn(step))

@@ -27,6 +27,8 @@ def test_what_is_not_drawn_stays_to_the_bit(tuned: Any, weights_of: Any, tiny: A
     rested = f"model.layers.{steps.index(0)}."
     for name, value in before.items():
         assert bool((value == after[name]).all()) == name.startswith(rested), name
+    trained = sum(v.numel() for n, v in before.items() if not n.startswith(rested))
+    assert report["trainable_parameters"] == trained
 
 
 def test_a_resting_layer_loses_its_moments(by_hand: Any) -> None:
