@@ -98,7 +98,7 @@ def _style(all_lines: Sequence[Line], at: int) -> tuple[str, str]:
     if side:
         return side, "" if side == "kept" else "5 3"
     plain = [i for i, line in enumerate(all_lines) if not line.side].index(at)
-    return f"c{plain % _PLAIN}", _DASHES[plain // 2 % len(_DASHES)]
+    return f"c{plain % _PLAIN}", _DASHES[(plain // 2 + plain // _PLAIN) % len(_DASHES)]
 
 
 def _dash(dashes: str) -> Markup:

@@ -21,13 +21,17 @@ def decimal(value: float) -> str:
         return "none"
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.2e}".replace("-", MINUS)
+    if abs(value) >= 1e4:
+        return integer(round(value)).replace("-", MINUS)
     return f"{value:.4g}".replace("-", MINUS)
 
 
 def interval(given: Interval, *, signed: bool = False) -> str:
     """A value and its interval; `signed` shows a plus."""
     spell = "{:+.3f}" if signed else "{:.3f}"
-    parts = [spell.format(x).replace("-", MINUS) for x in (given.value, given.low, given.high)]
+    # A bound that rounds to nothing has no sign.
+    rounded = (round(x, 3) or 0.0 for x in (given.value, given.low, given.high))
+    parts = [spell.format(x).replace("-", MINUS) for x in rounded]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]"
 
 

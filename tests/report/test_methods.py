@@ -110,6 +110,17 @@ def test_the_section_is_there_only_where_methods_were_compared() -> None:
     assert 'id="methods"' not in render(replace(data(made()), methods=None))
 
 
+def test_a_line_far_away_is_told_and_not_drawn() -> None:
+    from tamis.pipelines.reporting.methods import _near
+
+    lines = [Line(f"m{i}", [1, 2], [0.8 + i / 100, 0.81 + i / 100]) for i in range(5)]
+    far = Line("bad", [1, 2], [0.1, 0.2])
+    assert _near([*lines, far]) == (lines, [far])
+    assert _near(lines) == (lines, [])
+    same = [Line("a", [1, 2], [0.5, 0.5]), Line("b", [1, 2], [0.5, 0.5])]
+    assert _near(same) == (same, [])
+
+
 def test_differences_without_bounds_are_not_drawn() -> None:
     given = made()
     bare = [replace(line, difference=None) for line in given.lines]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tamis import report as page
 from tamis.pipelines.comparing import told
 from tamis.pipelines.reporting.subject import Subject
@@ -13,6 +15,8 @@ from tamis.storage import files
 KIND, DOCUMENT = "comparisons", "comparison.json"
 # Figures that stand beside the one that decides.
 _OTHERS = ("nll", "exact_match")
+# A line is not drawn where it is so many times the middle half of all points away.
+_FAR = 5.0
 
 
 def methods(subject: Subject) -> page.Methods | None:
@@ -102,7 +106,22 @@ def _curve(
         if level is not None and ends[0] < ends[1]:
             drawn.append(page.Line(name, ends, [level, level]))
     title = page.label(metric)
-    return page.Curve(title[0].upper() + title[1:], f"{unit} trained on", drawn)
+    near, far = _near(drawn)
+    told = f"Too far away to be drawn: {', '.join(map(_reach, far))}." if far else ""
+    return page.Curve(title[0].upper() + title[1:], f"{unit} selected", near, told)
+
+
+def _near(lines: Sequence[page.Line]) -> tuple[list[page.Line], list[page.Line]]:
+    """The lines that leave the others readable, and those so far away that they would not."""
+    values = np.array([y for line in lines for y in line.y])
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    reach = _FAR * (high - low)
+    near = [x for x in lines if max(abs(y - middle) for y in x.y) <= reach or not reach]
+    return near, [line for line in lines if line not in near]
+
+
+def _reach(line: page.Line) -> str:
+    return f"{line.name} ({min(line.y):.3f} to {max(line.y):.3f})"
 
 
 def _mean(lines: Sequence[Mapping[str, Any]], metric: str) -> float | None:
