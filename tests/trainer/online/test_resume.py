@@ -60,7 +60,7 @@ def test_a_state_of_another_run_is_refused(
         run("cut", **given, bar=progress(stop_at=4))
     folder = tmp_path / "cut" / "checkpoints" / "checkpoint-3"
     note = json.loads((folder / "online.json").read_text())
-    assert set(note["belongs"]) == {"rule", "options", "keep", "data", "processes", "step"}
+    assert set(note["belongs"]) == {"rule", "options", "keep", "group", "data", "processes", "step"}
     assert note["belongs"]["step"] == 3 and note["belongs"]["processes"] == 1
     for key, other in (("processes", 2), ("data", "0" * 32), ("keep", 0.25), ("rule", "bds")):
         with pytest.raises(TamisError, match=f"saved with {key}"):
