@@ -109,6 +109,18 @@ def test_rows_compete_within_their_group(method: str, run: Any, chosen: Any, pic
         assert log["diversity"][:3] == [0, 0, 0] and min(log["diversity"][3:6]) > 0
 
 
+def test_the_amortised_scheduler_of_bds_learns_from_hidden_states(
+    run: Any, chosen: Any, tmp_path: Path
+) -> None:
+    report = run("a", online=chosen("bds", keep=1, scheduler="amortised"), max_steps=3)
+    weight = pq.read_table(tmp_path / "a" / ROWS)["weight"].to_numpy()
+    groups = steps(40, epochs=1, rows_per_step=8, max_steps=3, seed=3)
+    # Rows of the first step were seen before v moved; those of later steps differ among themselves.
+    later, unseen = np.concatenate(groups[1:]), np.setdiff1d(np.arange(40), np.concatenate(groups))
+    assert len(np.unique(weight[later])) == 16 and len(np.unique(weight[unseen])) == 1
+    assert 20 < report["online"]["effective_rows"] < 40
+
+
 def silenced(examples: Examples, rows: list[int]) -> Examples:
     """The examples, some of them without a trained token."""
     labelled = examples.labelled.copy()
