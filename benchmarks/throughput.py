@@ -108,14 +108,14 @@ def trl_rates(
 
     with TemporaryDirectory() as folder:
         trainer = sft_trainer(rows, model, device, tokens, rows_per_step, Path(folder), steps + 1)
-        collate = trainer.data_collator
+        loss = trainer.compute_loss
 
-        def counted(items: list[dict[str, Any]]) -> Any:
+        def counted(model: Any, inputs: dict[str, Any], *given: Any, **named: Any) -> Any:
             nonlocal trained
-            trained += sum(len(item["input_ids"]) for item in items)
-            return collate(items)
+            trained += inputs["input_ids"].numel()  # one row of whole rows, without padding
+            return loss(model, inputs, *given, **named)
 
-        trainer.data_collator = counted
+        trainer.compute_loss = counted
         trainer.add_callback(Clock())
         trainer.train()
     times_, totals = (np.array(column) for column in zip(*ends, strict=True))

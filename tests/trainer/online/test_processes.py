@@ -13,6 +13,7 @@ import pytest
 
 from tamis.errors import RecipeError
 from tamis.recipe import Model, Tune
+from tamis.trainer import launch, online
 from tamis.trainer.job import check
 
 # Runs of tune under some rules; the run "cut" is broken off behind step 3 and goes on.
@@ -95,7 +96,11 @@ def test_two_processes_pick_what_one_picks(
     sums: Any,
     tmp_path: Path,
     two_processes: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # What the snippet puts in their place here is taken out again.
+    monkeypatch.setattr(online, "picking", online.picking)
+    monkeypatch.setattr(launch, "unseen", launch.unseen)
     base = {"options": {"rank": 4}, "learning_rate": 0.01, "rows_per_step": 8, "save_every": 2}
     count = {"uds": 4, "bds": 2, "kmeans": 2}
     chosen = {n: {**base, "online": rule, "max_steps": count[n]} for n, rule in RULES.items()}
