@@ -37,7 +37,7 @@ def _sentence(
 ) -> str:
     kind, _, column = row["reason"].partition(":")
     if kind == "filter":
-        rules = [_limits(f) for f in inputs["filters"] if f["column"] == column]
+        rules = [limits(f) for f in inputs["filters"] if f["column"] == column]
         return f"{column} is {_value(store, row['id'], column)}: {'; '.join(rules)}"
     if kind == "null":
         why = _why_none(store, row["id"], column)
@@ -53,7 +53,7 @@ def _sentence(
     return meaning(row["reason"])
 
 
-def _limits(rule: Mapping[str, Any]) -> str:
+def limits(rule: Mapping[str, Any]) -> str:
     """What a filter keeps."""
     said = []
     if rule["min"] is not None:

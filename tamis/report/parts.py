@@ -75,13 +75,14 @@ class Compared:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A row of the pool with its fate. `turns` are (role, text), `reason` is in words, `values` are
-    the signals to show."""
+    the signals to show, `near` tells of the kept row that stands for it."""
 
     id: str
     source: str
     turns: Sequence[tuple[str, str]]
     reason: str
     values: Mapping[str, float] = field(default_factory=dict)
+    near: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from tamis.pipelines.context import Context
 from tamis.pipelines.explain import document, lines
 from tamis.pipelines.pool import Snapshot
 from tamis.pipelines.pool_scores import arrow
+from tamis.pipelines.report import collect
 from tamis.pipelines.run import run
 from tamis.storage.catalogue import OpenStore
 from tamis.storage.signals import KEY, SignalTable, fingerprint
@@ -149,3 +150,31 @@ def test_places_are_percent_ranks_and_other_selections_are_counted(
         else:
             below = sum(v < row["v"] for v in known)
             assert place == pytest.approx(below / (len(known) - 1))
+
+
+def test_the_report_shows_the_row_that_stands_for_a_dropped_one(
+    pool: Snapshot, make_context: Callable[..., Context]
+) -> None:
+    choice = {
+        "method": "deita",
+        "options": {"scores": ["own.value"], "embedding": "embed.vector", "tau": 0.3},
+        "budget": {"rows": 20},
+    }
+    store = chosen(make_context, filters=[], select=choice)
+    (log,) = store.sql("select * from runs").to_pylist()
+    kept_near = {
+        r["id"]: (r["nearest_kept"], r["similarity"])
+        for r in store.sql("select * from selections where nearest_kept is not null").to_pylist()
+    }
+    questions = {
+        r["id"]: r["messages"][0]["content"]
+        for r in store.sql("select id, messages from samples").to_pylist()
+    }
+    shown = [row for row in collect(store, log).dropped if row.near]
+    assert shown
+    for row in shown:
+        near, similarity = kept_near[row.id]
+        told = f"nearest kept {near[:12]}, similarity {similarity:.3f}"
+        assert row.near == f"{told}: {questions[near]}"
+    closed = [row.near for row in collect(store, log, texts=False).dropped if row.near]
+    assert closed == [row.near.rpartition(": ")[0] for row in shown]

@@ -110,6 +110,14 @@ def test_rows_of_either_side_with_their_values(done: Summary) -> None:
     assert len(data.kept) == len(data.dropped) == 20
     fate = {r["id"]: r["kept"] for r in store.sql("select id, kept from selections").to_pylist()}
     assert all(fate[row.id] for row in data.kept) and not any(fate[r.id] for r in data.dropped)
+    ranks = {r["id"]: r["rank"] for r in store.sql("select id, rank from selections").to_pylist()}
+    assert all(row.reason == f"number {ranks[row.id] + 1} of 30" for row in data.kept)
+    reasons = {r["id"]: r["reason"] for r in store.sql("from selections").to_pylist()}
+    short = [row for row in data.dropped if reasons[row.id] == "filter:length.answer_words"]
+    assert short
+    for row in short:
+        assert row.values["length.answer_words"] < 4
+        assert row.reason == "length.answer_words: the filter keeps at least 4"
     for row in [*data.kept, *data.dropped]:
         assert row.values["length.answer_words"] == len(row.turns[-1][1].split())
     again = reports.collect(store, store.sql("select * from runs").to_pylist()[0])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tamis import report as page
+from tamis.pipelines.deciding import limits
 from tamis.pipelines.histogram import histogram
 from tamis.pipelines.reasons import meaning
 from tamis.pipelines.reporting.subject import MOST_ROWS, Subject, floats, ordered, used
 
 SHOWN_ROWS = 20
+# How much of the nearest kept row is shown.
+_NEAR_CHARS = 160
 # md5 draws at random, but the same rows each time.
 _ROWS = """
-select s.id, p.source, s.reason, p.messages from selections s join samples p using (id)
+select s.id, p.source, s.reason, p.messages, s.rank, s.nearest_kept, s.similarity,
+       (select messages from samples n where n.id = s.nearest_kept) as near,
+       (select count(*) from selections t where t.selection = $key and t.kept) as total
+from selections s join samples p using (id)
 where s.selection = $key and s.kept = $kept and s.reason != 'held_out' order by md5(s.id) limit $n
 """
 
@@ -21,6 +28,7 @@ def samples(subject: Subject, *, kept: bool) -> list[page.Sample]:
     """Twenty rows of one side, drawn at random."""
     rows = subject.rows(_ROWS, kept=kept, n=SHOWN_ROWS)
     values = _values(subject, [r["id"] for r in rows], used(subject))
+    filters = subject.settings.get("filters") or []
     return [
         page.Sample(
             r["id"],
@@ -28,11 +36,34 @@ def samples(subject: Subject, *, kept: bool) -> list[page.Sample]:
             [(m["role"], m["content"] or m["tool_calls"] or "") for m in r["messages"]]
             if subject.texts
             else [],
-            meaning(r["reason"]),
+            _why(r, filters),
             values.get(r["id"], {}),
+            _near(r, texts=subject.texts),
         )
         for r in rows
     ]
+
+
+def _why(row: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> str:
+    """The fate of a row: its place among the kept, or why it was dropped, with the limits."""
+    if row["reason"] == "selected":
+        return f"number {row['rank'] + 1:,} of {row['total']:,}"
+    kind, _, column = row["reason"].partition(":")
+    rules = [limits(f) for f in filters if kind == "filter" and f["column"] == column]
+    return f"{column}: {'; '.join(rules)}" if rules else meaning(row["reason"])
+
+
+def _near(row: Mapping[str, Any], *, texts: bool) -> str:
+    """The kept row that the method holds for the nearest, with how it begins."""
+    if row["nearest_kept"] is None:
+        return ""
+    like = "" if row["similarity"] is None else f", similarity {row['similarity']:.3f}"
+    told = f"nearest kept {row['nearest_kept'][:12]}{like}"
+    said = [m["content"] for m in row["near"] or [] if m["content"]]
+    if not (texts and said):
+        return told
+    words = " ".join(said[0].split())
+    return f"{told}: {words if len(words) <= _NEAR_CHARS else words[: _NEAR_CHARS - 3] + '...'}"
 
 
 def histograms(subject: Subject) -> list[page.Histogram]:
