@@ -124,6 +124,20 @@ def test_rows_of_either_side_with_their_values(done: Summary) -> None:
     assert [r.id for r in again.kept] == [r.id for r in data.kept]
 
 
+def test_a_large_pool_is_sampled_and_the_page_says_so(
+    done: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("subject", "rows"):
+        monkeypatch.setattr(f"tamis.pipelines.reporting.{module}.MOST_ROWS", 50)
+    store = open_store(done.store)
+    data = reports.collect(store, store.sql("select * from runs").to_pylist()[0])
+    for chart in data.histograms:
+        assert sum(chart.kept) + sum(chart.dropped) + chart.missing == 50
+    assert data.counts["ingested"] == 102  # counts are never those of a sample
+    page = reports.write(done.store, out=tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Drawn from 50 rows at random." in page
+
+
 def test_the_page_of_the_run_and_of_a_named_one(done: Summary, tmp_path: Path) -> None:
     path = Path(done.facts("report")["path"])
     assert path.is_file() and path.stem == done.run_id
