@@ -12,10 +12,12 @@ from tamis.report.parts import Curve, Line
 from tamis.report.text import shown
 
 WIDTH, HEIGHT = 480, 200
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 64, 8, 10, 36
 _DASHES = ("", "5 3", "2 3", "8 3 2 3")
 # Classes of lines that are neither kept nor dropped, in order.
 _PLAIN = 8
+# An axis longer than this counts something.
+_COUNTED = 20
 
 
 def figures(curves: Sequence[Curve]) -> Markup:
@@ -159,9 +161,11 @@ def _height(value: float, y: tuple[float, float]) -> float:
 
 def _ticks(x: tuple[float, float], y: tuple[float, float]) -> Markup:
     low, high = HEIGHT - BOTTOM, TOP + 8
+    # Steps, picks and tokens are counted; a fraction of one says nothing.
+    first, last = (round(v) if x[1] - x[0] > _COUNTED else v for v in x)
     places = [
-        (LEFT, low + 14, "start", x[0]),
-        (WIDTH - RIGHT, low + 14, "end", x[1]),
+        (LEFT, low + 14, "start", first),
+        (WIDTH - RIGHT, low + 14, "end", last),
         (LEFT - 6, low, "end", y[0]),
         (LEFT - 6, high, "end", y[1]),
     ]

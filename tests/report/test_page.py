@@ -15,7 +15,9 @@ from types import ModuleType
 import pytest
 
 from tamis.report import Histogram, Interval, ReportData, Sample, Stage, render, write
-from tamis.report.numbers import duration, integer
+from tamis.report.lines import lines
+from tamis.report.numbers import decimal, duration, integer
+from tamis.report.parts import Curve, Line
 from tamis.report.verdict import DECISIVE, judged, sentence
 
 VOID = {"meta", "link", "br", "img", "rect", "line", "circle"}
@@ -279,3 +281,18 @@ def test_refined_rows_and_what_is_new_are_told() -> None:
     assert "40" in text[text.index("They lie in") :][:20]
     bare = dataclasses.replace(pages.full(), refined={}, changed=[], news=None)
     assert "Refined answers" not in render(bare) and "What is new" not in render(bare)
+
+
+def test_numbers_have_no_exponent_where_people_read_none() -> None:
+    shown = {0.0: "0", 0.00678: "0.00678", 1234.56: "1235", 24355.0: "24\u2009355"}
+    shown |= {-24355.4: "\u221224\u2009355", 0.0000678: "6.78e\u221205", 2e6: "2.00e+06"}
+    assert {value: decimal(value) for value in shown} == shown
+
+
+def test_the_ends_of_axes_are_told_in_full() -> None:
+    line = Line("gain", [1.0, 500.5, 976.0], [0.2, 0.01, 0.0000678])
+    drawn = str(lines(Curve("Gain", "pick", [line])))
+    labels = re.findall(r'<text class="label" x="([^"]+)"[^>]*text-anchor="(\w+)">([^<]*)<', drawn)
+    assert [text for _, _, text in labels][:4] == ["1", "976", "6.78e\u221205", "0.2"]
+    # A label that ends at the axis begins within the drawing: about 7 units a letter.
+    assert all(float(x) - 7 * len(text) >= 0 for x, anchor, text in labels if anchor == "end")

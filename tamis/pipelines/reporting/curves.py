@@ -228,6 +228,7 @@ def _line(name: str, x: np.ndarray, y: np.ndarray, side: str = "") -> page.Line:
     """A line of at most `POINTS` points: means of neighbours, which a chart cannot part."""
     if len(x) > POINTS:
         cuts = np.linspace(0, len(x), POINTS + 1).astype(np.int64)
-        sizes = np.diff(cuts)
+        sizes, ends = np.diff(cuts), (x[0], x[-1])
         x, y = np.add.reduceat(x, cuts[:-1]) / sizes, np.add.reduceat(y, cuts[:-1]) / sizes
+        x[[0, -1]] = ends  # the axis reaches as far as the curve
     return page.Line(name, x.tolist(), y.tolist(), side)
