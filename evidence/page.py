@@ -108,12 +108,14 @@ def _terms(figure: str, cells: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.
 
 
 def _share(setting: grid.Setting, cells: Found, start: Found, goal: Found) -> float | None:
-    """How much of the way from start to goal is covered, on the seeds that all three have."""
+    """How much of the way from start to goal is covered, on the seeds that all three have; None
+    where the two do not differ beyond the interval, since a share of nothing means nothing."""
     seeds = sorted(set(cells) & set(start) & set(goal))
-    if not seeds:
+    way = _difference(setting, {s: goal[s] for s in seeds}, start)
+    if way is None or way[1] <= 0:
         return None
     mean = [np.mean([c[s]["figures"][setting.figure] for s in seeds]) for c in (cells, start, goal)]
-    return float((mean[0] - mean[1]) / (mean[2] - mean[1])) if mean[2] != mean[1] else None
+    return float((mean[0] - mean[1]) / (mean[2] - mean[1]))
 
 
 def _told(found: tuple[float, float, float] | None) -> str:

@@ -114,6 +114,15 @@ def test_a_missing_cell_is_named_and_only_common_seeds_are_paired(cells: Any) ->
     assert "Not met: good, 5" in text
 
 
+def test_there_is_no_share_where_the_references_do_not_differ(cells: Any) -> None:
+    text = cells({"random": [0.50, 0.55], "oracle": [0.51, 0.54], "good": [0.9, 0.9]})
+    assert "The references do not differ beyond the interval." in text
+    assert (
+        "%" not in "".join(x for x in text.splitlines() if x.startswith("| good")).split("10 %")[0]
+    )
+    assert "of the way from" not in text
+
+
 def test_cells_of_different_rows_are_not_compared(cells: Any) -> None:
     cells({"random": [0.5], "oracle": [0.7]})
     with pytest.raises(DataError, match="different rows"):
