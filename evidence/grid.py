@@ -178,6 +178,7 @@ def _measured(cell: Cell, place: Place) -> dict[str, Any]:
         "size": cell.size,
         "settings": given,
         "figures": {n: facts[n]["value"] for n in ("exact_match", "nll") if n in facts},
+        "groups": _groups(facts, cell.setting.figure),
         "heldout": files.digest(found["id"].to_pylist()),
         **_rows(found),
         "kept": _kept(ctx, summary, place),
@@ -213,6 +214,11 @@ def _rows(found: pa.Table) -> dict[str, Any]:
         "nll_sum": [round(x, 3) for x in found["nll_sum"].to_pylist()],
         "tokens": found["tokens"].to_pylist(),
     }
+
+
+def _groups(facts: Mapping[str, Any], figure: str) -> dict[str, float]:
+    """The figure of each family."""
+    return {n: round(f[figure]["value"], 4) for n, f in facts["groups"].items() if figure in f}
 
 
 def _times(online: Mapping[str, Any]) -> dict[str, float]:
