@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -318,12 +319,24 @@ def markdown(result: dict[str, Any]) -> str:
         f"after a third of the steps; NLL and exact match are those of {made['eval_rows']} rows of "
         "t0_eval."
     )
+    edge = [n for n, line in result["methods"].items() if _at_the_edge(line)]
+    if edge:
+        said += f" The highest rate tried was the best for {', '.join(edge)}: more may be reached."
+    rest = [name for name in all_cases() if name not in result["methods"]]
+    if rest:
+        said += f" Not measured yet: {', '.join(rest)}."
+    said = textwrap.fill(said, 138)
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS) + "\n"
     lines = [
         "| " + " | ".join(_told(line.get(k)) for k in COLUMNS.values()) + " |"
         for line in result["methods"].values()
     ]
     return f"{said}\n\n{head}" + "\n".join(lines) + "\n"
+
+
+def _at_the_edge(line: dict[str, Any]) -> bool:
+    tried = line.get("tried")
+    return tried is not None and line["rate"] == max(rate for rate, _ in tried)
 
 
 def put(page: Path, table: str) -> None:
