@@ -32,6 +32,8 @@ def wrapped(name: str, lm: Any, config: Any) -> Any:
         with warnings.catch_warnings():
             # peft reads an attribute under the name it had before.
             warnings.simplefilter("ignore", FutureWarning)
+            # Advice on loading for EVA, which is of no use to who runs a recipe.
+            warnings.filterwarnings("ignore", message="lora with eva initialization")
             return get_peft_model(lm, config())
     except ValueError as error:
         raise RecipeError(f"tune.options of {name}: {str(error).splitlines()[0]}") from error
