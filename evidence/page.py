@@ -139,13 +139,20 @@ def _verdict(setting: grid.Setting, found: Mapping[str, Found]) -> str:
             parts.append(f"{what} {setting.start}: {', '.join(names)}.")
     if setting.every and others:
         sure = "Met" if len(above) == len(others) else "Not met"
-        sure += "" if all(found.values()) else " so far"
+        whole = all(len(cells) == len(setting.seeds) for cells in found.values())
+        sure += "" if whole else " so far"
         parts.append(f"Aim: every method above {setting.start} beyond its interval. {sure}.")
     shares = {c: _share(setting, f, start, goal) for c, f in others.items()}
     known = {c: s for c, s in shares.items() if s is not None}
     if setting.aim is not None and known:
         best = max(known, key=lambda c: known[c])
         met = "Met" if known[best] >= setting.aim else "Not met"
+        seeds = len(set(found[best]) & set(start) & set(goal))
+        met += (
+            ""
+            if seeds == len(setting.seeds)
+            else f" so far, on {seeds} of {len(setting.seeds)} seeds"
+        )
         aim = f"covers {_percent(setting.aim)} of the way from {setting.start} to {setting.goal}"
         if setting.aim == 0:
             aim = f"is at least at {setting.start}"
