@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,39 @@ def _backward(lm: Any, context: Context, rows: int) -> None:
 def _eva(trained: Any, context: Context, rows: int) -> None:
     from peft import initialize_lora_eva_weights
 
-    batches = list(context.batches(rows, _AT_ONCE))
-    initialize_lora_eva_weights(trained, batches, show_progress_bar=False)
+    config = trained.peft_config["default"]
+    batches = answered(context, rows, int(config.r * config.eva_config.rho))
+    with redirect_stdout(io.StringIO()):  # peft prints
+        initialize_lora_eva_weights(trained, batches, show_progress_bar=False)
+
+
+def answered(context: Context, rows: int, needed: int) -> list[dict[str, Any]]:
+    """The first rows in batches of `needed` answer tokens or more, four rows a batch where that is
+    enough. peft's EVA leaves out a batch that has fewer, and asks for more without an end.
+
+    Raises `RecipeError` where all rows together have fewer.
+    """
+    counts = [int((b["labels"][:, 1:] != -100).sum()) for b in context.batches(rows, 1)]
+    at_once = _AT_ONCE
+    while at_once < len(counts) and min(_sums(counts, at_once)) < needed:
+        at_once *= 2
+    found = [
+        batch
+        for batch in context.batches(rows, at_once)
+        if (batch["labels"][:, 1:] != -100).sum() >= needed
+    ]
+    if not found:
+        raise RecipeError(
+            f"lora: init eva reads {needed} tokens of answers at once, and the first {len(counts)} "
+            f"rows have {sum(counts)}: raise init_rows, or lower rank"
+        )
+    return found
+
+
+def _sums(counts: list[int], at_once: int) -> list[int]:
+    """Answer tokens of batches of so many rows, without a shorter last one."""
+    starts = range(0, len(counts) - at_once + 1, at_once)
+    return [sum(counts[i : i + at_once]) for i in starts]
 
 
 def factors(trained: Any) -> dict[str, Any]:

@@ -268,3 +268,24 @@ def test_four_bits_need_a_gpu_and_their_package(made: Any, monkeypatch: pytest.M
     monkeypatch.setattr(lora_init, "find_spec", lambda name: object())
     with pytest.raises(RecipeError, match="needs a GPU; this run is on the CPU"):
         made("lora", quantize="4bit")
+
+
+def test_eva_reads_batches_with_answers_enough() -> None:
+    """Peft leaves out a batch with fewer answer tokens than it wants directions, for ever."""
+    import torch
+
+    from tamis.trainer.methods.lora_init import answered
+
+    def batches(rows: int, at_once: int) -> Iterator[dict[str, Any]]:
+        for i in range(0, rows, at_once):
+            labels = torch.full((min(at_once, rows - i), 9), -100)
+            labels[:, 6:] = 5  # three tokens a row
+            yield {"labels": labels}
+
+    context = Context(8, 0, 1e-3, 3, "cpu", batches, 9)
+    assert [len(b["labels"]) for b in answered(context, 12, 12)] == [4, 4, 4]
+    assert [len(b["labels"]) for b in answered(context, 36, 32)] == [16, 16]
+    with pytest.raises(
+        RecipeError, match="32 tokens of answers at once, and the first 8 rows have 24"
+    ):
+        answered(context, 8, 32)
