@@ -15,6 +15,9 @@ from tamis.trainer.methods.base import Context
 # These put W - (alpha / rank) B A in the place of W, so that the sum is W again.
 RESIDUAL = {"pissa", "olora", "corda", "lora_ga"}
 _AT_ONCE = 4
+# Answer tokens of a batch that EVA reads, for each direction it looks for: directions of smaller
+# batches differ, and it reads them again and again until they agree.
+_PLENTY = 8
 
 
 def settings(init: str, corda_mode: Any) -> dict[str, Any]:
@@ -73,14 +76,15 @@ def _eva(trained: Any, context: Context, rows: int) -> None:
 
 
 def answered(context: Context, rows: int, needed: int) -> list[dict[str, Any]]:
-    """The first rows in batches of `needed` answer tokens or more, four rows a batch where that is
-    enough. peft's EVA leaves out a batch that has fewer, and asks for more without an end.
+    """The first rows in batches of several times `needed` answer tokens, or in one of all; four rows a
+    batch where that is enough. peft's EVA leaves out a batch with fewer than `needed`, and asks for
+    more without an end.
 
     Raises `RecipeError` where all rows together have fewer.
     """
     counts = [int((b["labels"][:, 1:] != -100).sum()) for b in context.batches(rows, 1)]
     at_once = _AT_ONCE
-    while at_once < len(counts) and min(_sums(counts, at_once)) < needed:
+    while at_once < len(counts) and min(_sums(counts, at_once)) < _PLENTY * needed:
         at_once *= 2
     found = [
         batch

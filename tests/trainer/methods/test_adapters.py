@@ -283,8 +283,9 @@ def test_eva_reads_batches_with_answers_enough() -> None:
             yield {"labels": labels}
 
     context = Context(8, 0, 1e-3, 3, "cpu", batches, 9)
-    assert [len(b["labels"]) for b in answered(context, 12, 12)] == [4, 4, 4]
-    assert [len(b["labels"]) for b in answered(context, 36, 32)] == [16, 16]
+    assert [len(b["labels"]) for b in answered(context, 12, 1)] == [4, 4, 4]
+    assert [len(b["labels"]) for b in answered(context, 33, 6)] == [16, 16]
+    assert [len(b["labels"]) for b in answered(context, 36, 32)] == [36]
     with pytest.raises(
         RecipeError, match="32 tokens of answers at once, and the first 8 rows have 24"
     ):
