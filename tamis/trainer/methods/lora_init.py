@@ -76,9 +76,9 @@ def _eva(trained: Any, context: Context, rows: int) -> None:
 
 
 def answered(context: Context, rows: int, needed: int) -> list[dict[str, Any]]:
-    """The first rows in batches of several times `needed` answer tokens, or in one of all; four rows a
-    batch where that is enough. peft's EVA leaves out a batch with fewer than `needed`, and asks for
-    more without an end.
+    """The first rows in batches of several times `needed` answer tokens, or in one of all; four
+    rows a batch where that is enough. peft's EVA leaves out a batch with fewer than `needed`, and
+    asks for more without an end.
 
     Raises `RecipeError` where all rows together have fewer.
     """
