@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from typing import Any
 
-from tamis.errors import TamisError, require
+from tamis.errors import require
 from tamis.language import tally
 from tamis.pipelines import workers
 from tamis.pipelines.shards import Job, Shard
@@ -53,18 +51,11 @@ def _processes(engine: Engine, job: Job, shards: Sequence[Shard]) -> Iterator[tu
     numbers = get_context("spawn").Queue()
     for number in range(engine.count):
         numbers.put(number)
-    with workers.processes(engine.count, _begin, (job, numbers, engine.gpus > 0)) as pool:
-        waiting = {pool.submit(_scored, shard): shard for shard in shards}
-        try:
-            for done in as_completed(waiting):
-                yield len(waiting[done].rows), done.result()
-        except BrokenProcessPool as error:
-            raise TamisError(
-                "a scoring process died, perhaps for lack of memory; what the others finished is "
-                "stored, so run the same again, with fewer workers"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = workers.processes(engine.count, _begin, (job, numbers, engine.gpus > 0))
+    for shard, made in workers.each(
+        pool, _scored, shards, called="a scoring process", fewer="workers"
+    ):
+        yield len(shard.rows), made
 
 
 _job: Job

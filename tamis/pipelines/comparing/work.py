@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
 
-from tamis.errors import TamisError
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
 from tamis.pipelines import heldout, opened, stages, workers
@@ -106,18 +103,11 @@ def _processes(
     threads = max(1, torch.get_num_threads() // jobs)
     gpus = _gpus() if ctx.device == "cuda" else []
     given = (ctx.recipe, str(ctx.store.root), ctx.device, dict(keys), threads, gpus, turns)
-    with workers.processes(jobs, _begin, given) as pool:
-        waiting = [pool.submit(_run, cell) for cell in wanted]
-        try:
-            for done in as_completed(waiting):
-                yield done.result()
-        except BrokenProcessPool as error:
-            raise TamisError(
-                "a process of the comparison died, perhaps for lack of memory; what the others "
-                "finished is stored, so run the same again, with fewer --jobs"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = workers.processes(jobs, _begin, given)
+    for _, done in workers.each(
+        pool, _run, wanted, called="a process of the comparison", fewer="--jobs"
+    ):
+        yield done
 
 
 def _gpus() -> list[str]:
