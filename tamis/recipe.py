@@ -1,4 +1,4 @@
-"""The recipe's structure: the only place that reads YAML.
+"""The recipe's structure, and how one is read.
 
 This checks structure and types. What needs the data, the methods or the machine is checked by
 `pipelines.plan`, before any work begins.
@@ -6,24 +6,22 @@ This checks structure and types. What needs the data, the methods or the machine
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from tamis.errors import RecipeError
+from tamis.settings import changed
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -404,36 +402,6 @@ class Recipe(_Strict):
     compare: Compare | None = None
 
 
-def options(kind: type, given: Mapping[str, Any], *, leave: Sequence[str] = ()) -> dict[str, Any]:
-    """Options for a dataclass, checked against the names and types of its fields but `leave`.
-
-    Raises `RecipeError` naming the nearest option, or what was expected of the value.
-    """
-    hints = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind) if f.name not in leave]
-    name = getattr(kind, "name", kind.__name__)
-    checked = {}
-    for option, value in given.items():
-        if option not in known:
-            raise RecipeError(f"{name} has no option {option!r}{nearest(option, known)}")
-        try:
-            # Lists in YAML are tuples here: options never change.
-            one = tuple(value) if isinstance(value, list) else value
-            checked[option] = TypeAdapter(hints[option]).validate_python(one, strict=True)
-        except ValidationError as error:
-            expected = error.errors()[0]["msg"]
-            raise RecipeError(f"{name}: {option}={value!r}: {expected}") from error
-    return checked
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of an error about a name that does not exist: the nearest, or all there are."""
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; there are {', '.join(known)}" if known else "; it has no options"
-
-
 def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `a.b=c` settings over it. Raises `RecipeError` with one line for
     people."""
@@ -454,46 +422,8 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
 
 def build(content: Mapping[str, Any], settings: Sequence[str] = (), *, where: str) -> Recipe:
     """Make a recipe from plain values. `where` names it in errors."""
-    merged: dict[str, Any] = {**content}
-    for setting in settings:
-        merged = _with_setting(merged, setting)
     try:
-        return Recipe.model_validate(merged)
+        return Recipe.model_validate(changed(content, settings))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise RecipeError(f"{where}: {'; '.join(problems)}") from error
-
-
-def _with_setting(content: dict[str, Any], setting: str) -> dict[str, Any]:
-    name, equals, text = setting.partition("=")
-    if not equals or not name:
-        raise RecipeError(f"--set {setting!r}: expected a.b=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting!r}: the value is not valid YAML") from error
-    changed: dict[str, Any] = _replaced(content, name.split("."), value, setting)
-    return changed
-
-
-def _replaced(content: Any, path: Sequence[str], value: Any, setting: str) -> Any:
-    """A copy of `content` with the value at `path` replaced, or removed when it is null."""
-    head, rest = path[0], path[1:]
-    if isinstance(content, list):
-        if not head.isdigit() or int(head) >= len(content):
-            raise RecipeError(
-                f"--set {setting!r}: {head!r} is not a position in a list of {len(content)}"
-            )
-        copy = list(content)
-        copy[int(head)] = _replaced(copy[int(head)], rest, value, setting) if rest else value
-        return copy
-    mapping = dict(content or {}) if isinstance(content, dict) or content is None else None
-    if mapping is None:
-        raise RecipeError(f"--set {setting!r}: nothing can be set below {head!r}")
-    if rest:
-        mapping[head] = _replaced(mapping.get(head), rest, value, setting)
-    elif value is None:
-        mapping.pop(head, None)
-    else:
-        mapping[head] = value
-    return mapping

@@ -15,15 +15,17 @@ PACKAGE = ROOT / "tamis"
 # Each area may import itself and what stands to its left.
 BELOW = {
     "errors": set(),
-    "recipe": {"errors"},
+    "registry": {"errors"},
+    "settings": {"errors"},
+    "recipe": {"errors", "settings"},
     "samples": {"errors"},
     "numerics": {"errors"},
     "language": {"errors", "recipe", "samples", "numerics"},
     "storage": {"errors", "recipe", "samples"},
-    "scoring": {"errors", "recipe", "samples", "numerics", "language"},
-    "selectors": {"errors", "numerics"},
-    "trainer": {"errors", "recipe", "samples", "numerics", "language", "selectors"},
-    "refiners": {"errors", "recipe", "samples", "numerics", "language"},
+    "scoring": {"errors", "registry", "recipe", "samples", "numerics", "language"},
+    "selectors": {"errors", "registry", "numerics"},
+    "trainer": {"errors", "registry", "recipe", "samples", "numerics", "language", "selectors"},
+    "refiners": {"errors", "registry", "recipe", "samples", "numerics", "language"},
     "report": {"errors"},
 }
 PIPELINES = {*BELOW}
@@ -45,7 +47,7 @@ KEEPERS = {
     "peft": {"language", "trainer"},
     "sentence_transformers": {"scoring"},
     "typer": {"cli", "commands"},
-    "yaml": {"recipe", "commands"},
+    "yaml": {"recipe", "settings", "commands"},
 }
 HEAVY = {"torch", "transformers", "peft", "sentence_transformers", "datasets", "sklearn", "prefect"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tamis import selectors
 from tamis.errors import RecipeError
+from tamis.registry import nearest
 from tamis.scoring import registry
 from tamis.selectors import online
 from tamis.trainer import methods, objectives, optimizers
@@ -38,9 +38,7 @@ def catalogue(name: str | None = None, *, trainer: bool = False) -> list[dict[st
     ]
     if not found:
         known = [n for _, names, _ in kinds for n in names]
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-        raise RecipeError(f"there is no method {name!r}{hint}")
+        raise RecipeError(f"there is no method {name!r}{nearest(str(name), known)}")
     return found
 
 

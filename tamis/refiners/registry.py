@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from tamis.recipe import Model
-from tamis.recipe import options as options_of
 from tamis.refiners.base import Refiner
+from tamis.registry import find
+from tamis.registry import options as checked
 
 _REFINERS = {
     "clear_correct": ("tamis.refiners.clear", "ClearCorrect"),
@@ -24,9 +24,8 @@ def build(
 
     Raises `RecipeError` for unknown options and values and for models that are not there.
     """
-    module, name = _REFINERS[method]
-    kind: Any = getattr(importlib.import_module(module), name)
-    checked = options_of(kind, options, leave=_GIVEN)
-    refiner: Refiner = kind(model=model, judge=judge, device=device, **checked)
+    kind = find(_REFINERS, method, "refiner")
+    given = checked(kind, options, leave=_GIVEN)
+    refiner: Refiner = kind(model=model, judge=judge, device=device, **given)
     refiner.check()
     return refiner

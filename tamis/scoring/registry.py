@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from tamis import recipe
 from tamis.errors import RecipeError
 from tamis.recipe import Model
+from tamis.registry import find
+from tamis.registry import options as checked
 from tamis.scoring.base import PoolScorer, Scorer
 from tamis.scoring.group import Group, group
 
@@ -92,7 +92,7 @@ def build(
     """
     kind = _kind(scorer)
     fields = {f.name for f in dataclasses.fields(kind)}
-    arguments: dict[str, Any] = recipe.options(kind, options, leave=GIVEN)
+    arguments: dict[str, Any] = checked(kind, options, leave=GIVEN)
     if "model" in fields:
         if not takes_encoder(scorer) and not isinstance(model, Model):
             given = "none is named" if model is None else f"{model!r} is no entry of models"
@@ -106,7 +106,4 @@ def build(
 
 
 def _kind(name: str) -> Any:
-    if name not in _SCORERS:
-        raise RecipeError(f"there is no scorer {name!r}{recipe.nearest(name, names())}")
-    module, kind = _SCORERS[name]
-    return getattr(importlib.import_module(module), kind)
+    return find(_SCORERS, name, "scorer")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from tamis.errors import RecipeError
+from tamis.registry import find, nearest
 from tamis.selectors.base import Selector
 
 # name -> module and class; imported when asked for.
@@ -49,12 +48,7 @@ def classes() -> dict[str, str]:
 
 def get(name: str) -> type[Selector]:
     """The class of a method. Raises `RecipeError` with the nearest name."""
-    if name not in _BUILT_IN:
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names())}"
-        raise RecipeError(f"there is no selection method {name!r}; {hint}")
-    module, cls = _BUILT_IN[name]
-    found: type[Selector] = getattr(importlib.import_module(module), cls)
+    found: type[Selector] = find(_BUILT_IN, name, "selection method")
     return found
 
 
@@ -71,10 +65,7 @@ def configure(cls: Any, name: str, options: Mapping[str, Any] | None = None) -> 
     given = dict(options or {})
     for option in given:
         if option not in fields:
-            near = difflib.get_close_matches(option, list(fields), 1)
-            have = ", ".join(fields) or "none"
-            hint = f"did you mean {near[0]}?" if near else f"its options are: {have}"
-            raise RecipeError(f"{name} has no option {option!r}; {hint}")
+            raise RecipeError(f"{name} has no option {option!r}{nearest(option, list(fields))}")
     required = [
         f.name
         for f in fields.values()

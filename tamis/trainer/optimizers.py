@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from tamis.errors import MissingPackage, RecipeError
-from tamis.recipe import Tune, nearest
+from tamis.recipe import Tune
+from tamis.registry import nearest
 from tamis.trainer.methods.base import Method
 
 

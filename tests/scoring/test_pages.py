@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tamis import recipe
+from tamis.registry import options
 from tamis.scoring import registry
 from tamis.scoring.registry import GIVEN, _kind
 
@@ -38,7 +39,7 @@ def test_example(name: str) -> None:
     assert name in kinds.values()
     assert set(kinds.values()) == {name} or hasattr(_kind(name), "score_pool")
     for given, entry in read.scores.items():
-        recipe.options(_kind(kinds[given]), entry.options, leave=GIVEN)
+        options(_kind(kinds[given]), entry.options, leave=GIVEN)
         free = registry.takes_encoder(kinds[given])
         assert entry.model is None or free or entry.model in read.models
     for rule in read.filters:

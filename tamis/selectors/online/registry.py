@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from tamis.errors import RecipeError
+from tamis.registry import find
 from tamis.selectors.online.base import BatchPicker
 from tamis.selectors.registry import configure
 
@@ -32,12 +30,7 @@ def names() -> list[str]:
 
 def get(name: str) -> type[BatchPicker]:
     """The class of a rule. Raises `RecipeError` with the nearest name."""
-    if name not in _BUILT_IN:
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names())}"
-        raise RecipeError(f"there is no online method {name!r}; {hint}")
-    module, cls = _BUILT_IN[name]
-    found: type[BatchPicker] = getattr(importlib.import_module(module), cls)
+    found: type[BatchPicker] = find(_BUILT_IN, name, "online method")
     return found
 
 

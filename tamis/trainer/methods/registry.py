@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tamis.errors import RecipeError
-from tamis.recipe import Tune, nearest
-from tamis.recipe import options as checked
+from tamis.recipe import Tune
+from tamis.registry import nearest
+from tamis.registry import options as checked
 from tamis.trainer.methods.base import Method
 
 # name -> module and class; imported when asked for.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tamis.errors import RecipeError
-from tamis.recipe import nearest, options
+from tamis.registry import nearest, options
 from tamis.trainer.objectives.base import Objective
 
 # name -> module and class; imported when asked for.
