@@ -32,6 +32,7 @@ _BUILT_IN = {
     "lift": ("tamis.trainer.methods.lift", "Lift"),
     "s2ft": ("tamis.trainer.methods.s2ft", "S2ft"),
     "neuroada": ("tamis.trainer.methods.neuroada", "NeuroAda"),
+    "spiel": ("tamis.trainer.methods.spiel", "Spiel"),
     "lora_sb": ("tamis.trainer.methods.lora_sb", "LoraSb"),
     "lora_xs": ("tamis.trainer.methods.lora_sb", "LoraXs"),
     "mezo": ("tamis.trainer.methods.mezo", "Mezo"),

@@ -29,6 +29,7 @@ class Entries:
         import torch
 
         self.layer, self.dense, self.delta = layer, dense, delta
+        self.heard: Callable[[Any], None] | None = None
         weight = layer.weight.detach()
         del layer.weight
         layer.register_buffer("weight", weight)
@@ -57,6 +58,24 @@ class Entries:
         now = self.start + self.values.detach()
         self.layer.weight.view(-1)[self.index.long()] = now
 
+    def swap(self, at: Any, index: Any) -> None:
+        """Train the entries `index` in the place of those at `at` (positions), which lose what they
+        learnt; the new ones begin at 0. For changes only."""
+        flat = self.layer.weight.view(-1)
+        flat[self.index[at].long()] = self.start[at]
+        self.index[at] = index.to(self.index)
+        self.start[at] = flat[index.long()]
+        self.values.data[at] = 0
+
+    def take_up(self, index: Any) -> None:
+        """Train the entries of a checkpoint, whose values are in `values` already, upon the weights
+        as they came. For changes only."""
+        flat = self.layer.weight.view(-1)
+        flat[self.index.long()] = self.start
+        self.index = index.to(self.index)
+        self.start = flat[self.index.long()]
+        self.write()
+
     def release(self) -> None:
         """Give the layer back its weight as a parameter."""
         import torch
@@ -74,7 +93,10 @@ class Entries:
         g, x = back.flatten(0, -2), inputs.flatten(0, -2).to(back.dtype)
         index = self.index.long()
         if self.dense:
-            return (g.T @ x).view(-1)[index].float()
+            whole = (g.T @ x).view(-1)
+            if self.heard is not None:
+                self.heard(whole)
+            return whole[index].float()
         width = x.shape[1]
         row, column = index // width, index % width
         total = g.new_zeros(len(index)).float()

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lisa": {"layers": 1, "interval": 2},
     "lift": {"rank": 4, "filter_rank": 8, "interval": 2},
     "s2ft": {"down_proj": 0.1, "up_proj": 0.1, "o_proj": 0.5, "v_proj": 0.5},
+    "spiel": {"density": 0.1, "interval": 3, "accumulation": 1, "rate": 0.8},
     "lora_sb": {"rank": 4, "rows": 8},
     "lora_xs": {"rank": 4},
     "trainable_tokens": {"ids": [5, 40, 41, 42]},
@@ -48,6 +49,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix-wide": ("prefix", {"tokens": 3, "width": 16}),
     "lift-once": ("lift", {"rank": 4, "filter_rank": 8, "interval": None}),
     "lift-lowrank": ("lift", {"rank": 4, "filter_rank": 4, "interval": 3, "svd": "lowrank"}),
+    "spiel-sm3": ("spiel", {"density": 0.1, "interval": 3, "accumulation": 1, "grow": "sm3"}),
     "mezo-lora": ("mezo", {"over": "lora", "rank": 4}),
     "prompt-noise": ("prompt", {"tokens": 3, "init": "random"}),
 }
