@@ -44,6 +44,30 @@ READ = {
         "prune_*.npz": "selectors/test_adapt_inf.py",
         "token_scores.npz": "scoring/test_token_scores.py",
     },
+    "trainer": {
+        "grad_accum.npz": "trainer/test_loss.py",
+        "lift.npz": "trainer/methods/test_lift.py",
+        "lines.npz": "trainer/after/test_after.py",
+        "lora_sb_init.npz": "trainer/methods/test_lora_sb.py",
+        "losses*.npz": "trainer/objectives/test_vectors.py",
+        "mezo.npz": "trainer/methods/test_mezo.py",
+        "neuroada_masks.npz": "trainer/methods/test_neuroada.py",
+        "soups.npz": "trainer/after/test_after.py",
+        "taid_schedule.npz": "trainer/objectives/test_taid.py",
+    },
+    "uds": {
+        "greats_greedy.json": "selectors/online/test_rules.py",
+        "hidden_route.npz": "selectors/online/test_uds.py",
+        "nuclear.npz": "selectors/online/test_uds.py",
+        "projection.npz": "selectors/online/test_uds.py",
+        "sequence_*.npz": "selectors/online/test_uds.py",
+    },
+    "bds": {
+        "one_step_oracle.npz": "selectors/online/test_bds.py",
+        "per_sample_ce.npz": "selectors/online/test_bds.py",
+        "scalar_*.npz": "selectors/online/test_bds.py",
+    },
+    "lid": {"*.npz": "numerics/test_lid.py"},
     "middo": {"*.npz": "scoring/test_middo.py", "*.json": "scoring/test_middo.py"},
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tamis import selectors
 from tamis.errors import RecipeError, require
+from tamis.language.load import cached
 from tamis.pipelines import pool_scores
 from tamis.pipelines.select import TOKENS
 from tamis.recipe import Model, Recipe, Select, Tune
@@ -15,7 +16,7 @@ from tamis.scoring import registry
 from tamis.scoring.base import Scorer
 from tamis.selectors import Selector
 from tamis.storage.artifact import Store
-from tamis.trainer import job
+from tamis.trainer import job, objectives
 
 
 def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
@@ -40,7 +41,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
             raise RecipeError(f"models and tuned both have an entry {name!r}: rename one")
         model(recipe, entry.model, f"tuned.{name}")
         _check_trainer(entry, scored="scores the pool")
-        _check_reference(recipe, entry)
+        _check_models(recipe, entry)
     whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
     pool_scores.ordered(whole)
     for scorer in whole.values():
@@ -142,7 +143,7 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             ours = recipe.evaluate is not None and recipe.evaluate.command is None
             rounds = recipe.select is not None and trains_between(recipe.select)
             _check_trainer(recipe.tune, scored="is evaluated" if ours or rounds else None)
-            _check_reference(recipe, recipe.tune)
+            _check_models(recipe, recipe.tune)
         else:
             for name in ("online", "diagnose", "evaluate_every"):
                 if getattr(recipe.tune, name) is not None:
@@ -172,9 +173,21 @@ def _check_trainer(options: Tune, *, scored: str | None) -> None:
         )
 
 
-def _check_reference(recipe: Recipe, options: Tune) -> None:
+def teacher(recipe: Recipe, options: Tune) -> Model | None:
+    """The model that the objective distils from; None where it learns from rows alone."""
+    if not objectives.get(options.objective.method).taught:
+        return None
+    name = options.objective.options.get("teacher")
+    return model(recipe, name, f"tune.objective.options.teacher: {options.objective.method}")
+
+
+def _check_models(recipe: Recipe, options: Tune) -> None:
+    """That the models which a training reads beside its own are there and fit it."""
     if options.online is not None and options.online.method == "rho_loss":
         model(recipe, options.online.reference, "tune.online.reference: rho_loss")
+    teaching, learning = teacher(recipe, options), model(recipe, options.model, "tune")
+    if teaching is not None and cached(teaching) and cached(learning):
+        objectives.check_teacher(teaching, learning)
 
 
 def _check_target(recipe: Recipe, method: Selector) -> None:

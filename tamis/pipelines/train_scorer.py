@@ -16,7 +16,7 @@ from tamis.language.choices import after
 from tamis.language.forward import Engine
 from tamis.language.load import identity
 from tamis.numerics.ranks import midranks
-from tamis.pipelines import online, plan, rankings
+from tamis.pipelines import beside, plan, rankings
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.context import Context
 from tamis.pipelines.rankings import Ranked
@@ -73,7 +73,7 @@ def train_scorer(
             say=ctx.say,
             progress=ctx.progress,
             title="train-scorer",
-            given=online.given(ctx, options.online),
+            given=beside.given(ctx, options),
         )
         scorer = _scorer(base, maker.folder / tuning.MODEL, {axis: template})
         facts = {name: report[name] for name in _FACTS}

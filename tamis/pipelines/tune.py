@@ -9,7 +9,7 @@ from typing import Any
 
 from tamis.errors import RecipeError
 from tamis.language.load import identity
-from tamis.pipelines import command, online, plan
+from tamis.pipelines import beside, command, plan
 from tamis.pipelines.context import Context
 from tamis.recipe import Model, Tune
 from tamis.storage import manifests
@@ -94,8 +94,7 @@ def settings(ctx: Context) -> dict[str, Any]:
     options = _options(ctx)
     if options.command is not None:
         return {"seed": ctx.recipe.seed, "command": options.command}
-    beside = {"online": online.inputs(ctx, options.online)}
-    return {"seed": ctx.recipe.seed, **_ours(options), **beside}
+    return {"seed": ctx.recipe.seed, **_ours(options), **beside.inputs(ctx, options)}
 
 
 def _watched(options: Tune, data: Manifest) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def _trained(
         say=ctx.say,
         progress=ctx.progress,
         title=title,
-        given=online.given(ctx, options.online),
+        given=beside.given(ctx, options),
         heldout=data.rows("heldout") if options.evaluate_every else None,
     )
     return {name: value for name, value in report.items() if name not in _LONG}

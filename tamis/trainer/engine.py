@@ -22,6 +22,7 @@ from tamis.trainer.mixins import StepLog, StepLoss
 from tamis.trainer.noise import Noise
 from tamis.trainer.objectives import Course
 from tamis.trainer.objectives import build as objective_of
+from tamis.trainer.objectives.teacher import TaughtSteps, Teacher
 from tamis.trainer.online import OnlineSteps, Picking
 from tamis.trainer.pack import micro_batches
 
@@ -33,8 +34,8 @@ def trainer_class() -> type:
     """The subclass of `transformers.Trainer`; a function, so that importing this stays cheap."""
     from transformers import Trainer
 
-    class StepTrainer(OnlineSteps, StepLog, MethodHooks, StepLoss, Trainer):
-        """See `online.hook`, `mixins` and `hooks`."""
+    class StepTrainer(OnlineSteps, StepLog, MethodHooks, TaughtSteps, StepLoss, Trainer):
+        """See `online.hook`, `mixins`, `hooks` and `objectives.teacher`."""
 
     return StepTrainer
 
@@ -104,6 +105,7 @@ def build(
     folder: Path,
     callbacks: Sequence[Any] = (),
     picking: Picking | None = None,
+    teacher: Teacher | None = None,
 ) -> Any:
     """The trainer of a model whose forward is `loss.terms_forward`; checkpoints go to `folder`.
 
@@ -154,7 +156,7 @@ def build(
         callbacks=[method_callback(method), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.method, trainer.picking = method, picking
+    trainer.method, trainer.picking, trainer.teacher = method, picking, teacher
     trainer.objective, trainer.noise = dataset.objective, Noise(options.noise).upon(model)
     return trainer
 

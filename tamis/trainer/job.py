@@ -17,12 +17,14 @@ from tamis.language.load import identity, load_tokenizer, max_length
 from tamis.recipe import Model, Tune
 from tamis.trainer import methods, online, optimizers
 from tamis.trainer.data import Examples, prepare, steps
+from tamis.trainer.given import NOTHING, Given
 from tamis.trainer.methods import Method
 from tamis.trainer.methods.parts import sharded
 from tamis.trainer.objectives import Course, Objective
 from tamis.trainer.objectives import build as objective_of
 from tamis.trainer.objectives import course as course_of
-from tamis.trainer.online import NOTHING, Beside, Given
+from tamis.trainer.objectives.teacher import check_reach, check_teacher
+from tamis.trainer.online import Beside
 
 # Raise by hand when the same rows, options and seed train another model.
 VERSION = 1
@@ -41,6 +43,11 @@ def check(options: Tune) -> Method:
         raise RecipeError(
             f"objective {objective.name} compares with the model as it came, which has no virtual "
             f"tokens: use it without method {method.name}"
+        )
+    if objective.taught and (method.steps_itself or not method.packable):
+        raise RecipeError(
+            f"objective {objective.name} asks a teacher about the same tokens and goes by "
+            f"gradients: use it without method {method.name}"
         )
     if options.precision == "bfloat16" and method.steps_itself:
         raise RecipeError(
@@ -79,6 +86,7 @@ class Job:
     course: Course
     method: Method
     beside: Beside
+    teacher: Model | None
     heldout: Examples | None
 
 
@@ -107,7 +115,8 @@ def job_of(
         seed=seed,
     )
     beside = online.beside(options.online, rows, examples, given, model, limit)
-    name = _identity(examples, model, options, seed, beside, watched)
+    teacher = _teacher(objective, given, model, examples)
+    name = _identity(examples, model, options, seed, beside, teacher, watched)
     course = course_of(tokenizer, model.prompt_style, seed, len(groups))
     objective.check(examples, course)
     return Job(
@@ -125,6 +134,7 @@ def job_of(
         course,
         method,
         beside,
+        teacher,
         watched,
     )
 
@@ -141,6 +151,20 @@ def _examples(
         max_length=limit,
         group_by=group_by,
     )
+
+
+def _teacher(objective: Objective, given: Given, model: Model, examples: Examples) -> Model | None:
+    """The model that is learnt from, where one is, checked against the one that learns."""
+    if not objective.taught:
+        return None
+    if given.teacher is None:
+        raise RecipeError(
+            f"objective {objective.name} learns from a teacher, and was given none: pass it as "
+            "Given(teacher=...)"
+        )
+    check_teacher(given.teacher, model)
+    check_reach(given.teacher, examples)
+    return given.teacher
 
 
 def _watched(
@@ -160,7 +184,8 @@ def _watched(
 def named(options: Tune) -> dict[str, Any]:
     """The options that determine the parameters: no names, no paths, no habits of saving."""
     unnamed = {"model": True, "command": True, "save_every": True}
-    return options.model_dump(exclude={**unnamed, "online": {"safe", "reference"}})
+    named_inside = {"online": {"safe", "reference"}, "objective": {"options": {"teacher"}}}
+    return options.model_dump(exclude={**unnamed, **named_inside})
 
 
 def tell_dropped(examples: Examples, say: Callable[[str], None]) -> None:
@@ -178,6 +203,7 @@ def _identity(
     options: Tune,
     seed: int,
     beside: Beside,
+    teacher: Model | None,
     heldout: Examples | None,
 ) -> str:
     """Hash of everything that determines the parameters."""
@@ -191,4 +217,6 @@ def _identity(
         "heldout": heldout and heldout.fingerprint(),
         "seed": seed,
     }
+    if teacher is not None:
+        parts["teacher"] = identity(teacher)
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -59,6 +59,26 @@ def divergence_terms(logits: Any, frozen: Any, tokens: Any) -> tuple[Any, Any, A
     return nll, correct, _divergence(torch.log_softmax(frozen.float(), dim=-1), now)
 
 
+def taught_terms(logits: Any, taught: Any, tokens: Any, t: float) -> tuple[Any, Any, Any, Any]:
+    """`token_terms` of logits (m, V), KL(p || logits) with p = softmax((1 - t) logits + t taught),
+    through which no gradient goes, and the entropy of p.
+
+    `taught` (m, V') may have fewer columns, whose p is 0, or more, which are left out.
+    """
+    import torch
+
+    nll, correct = token_terms(logits, tokens)
+    live = logits.float()
+    known = min(live.shape[1], taught.shape[1])
+    mixed = torch.lerp(live.detach()[:, :known], taught.float()[:, :known], t)
+    wanted = torch.log_softmax(mixed, dim=-1)
+    missing = live.shape[1] - known
+    if missing:
+        wanted = torch.nn.functional.pad(wanted, (0, missing), value=-torch.inf)
+    kl = _divergence(wanted, torch.log_softmax(live, dim=-1))
+    return nll, correct, kl, _entropy(wanted)
+
+
 def noisy_terms(
     clean: Any, one: Any, two: Any, tokens: Any, temperature: float
 ) -> tuple[Any, Any, Any, Any]:
@@ -80,6 +100,13 @@ def _divergence(log_q: Any, log_p: Any) -> Any:
     # Where a probability underflows to 0 its logarithm may be -inf, and the product counts as 0.
     gap = torch.where(log_q.isneginf(), 0.0, log_q - log_p)
     return torch.linalg.vecdot(log_q.exp(), gap)
+
+
+def _entropy(log_p: Any) -> Any:
+    """That of each row of log-probabilities (m, V), in nats."""
+    import torch
+
+    return -torch.linalg.vecdot(log_p.exp(), torch.where(log_p.isneginf(), 0.0, log_p))
 
 
 def chunked(terms: Callable[..., tuple[Any, ...]], chunk: int, *rows: Any) -> tuple[Any, ...]:
@@ -137,10 +164,10 @@ def terms_forward(
     """A function in the place of `model.forward` that returns the terms of the trained tokens.
 
     It takes `input_ids` and `labels` (b, t), and optionally `loss_weights` (b, t), `position_ids`;
-    it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,), and `kl` when
-    there is a `frozen` model to compare with, `soft` and `consistency` where there is noise. The
-    head sees only the positions that predict a
-    trained token. Never uses a cache: with one, packed rows would see each other.
+    it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,), what a `frozen`
+    model `gives` where there is one, `soft` and `consistency` where there is noise. The head sees
+    only the positions that predict a trained token. Never uses a cache: with one, packed rows would
+    see each other.
 
     Virtual tokens come as `inputs_embeds` and `labels` (b, p + t) that begin with them, or as keys
     and values of p tokens before the first, `past_key_values`; weights stay those of the t tokens.
@@ -171,8 +198,8 @@ def terms_forward(
         else:
             start = frozen.states(inputs, row, before)
             now = live.states(inputs, row, before)
-            nll, correct, kl = chunked(_against(live, frozen), chunk, now, start, tokens)
-            found = {"nll": nll, "correct": correct, "kl": kl}
+            parts = chunked(_against(live, frozen), chunk, now, start, tokens)
+            found = dict(zip(("nll", "correct", *frozen.gives), parts, strict=True))
         nll = found["nll"]
         if loss_weights is None:
             weights = nll.new_ones(len(nll))
@@ -185,14 +212,16 @@ def terms_forward(
 
 
 class Frozen(Protocol):
-    """The model as it was before training; both take and give what those of `Rows` do."""
+    """A model that is not trained, to compare with. `gives` names what it adds to the terms."""
+
+    gives: tuple[str, ...]
 
     def states(self, inputs: Mapping[str, Any], row: Any, before: Any) -> Any:
-        """States at the positions, without gradient and without dropout."""
+        """States at the positions, without gradient and without dropout, as `Rows.states`."""
         ...
 
-    def head(self, rows: Any) -> Any:
-        """Logits, without gradient."""
+    def terms(self, logits: Any, rows: Any, tokens: Any) -> tuple[Any, ...]:
+        """`token_terms` of logits (m, V), and what it `gives` by its own states `rows` there."""
         ...
 
 
@@ -220,6 +249,6 @@ def _under(live: Rows, temperature: float) -> Callable[..., tuple[Any, ...]]:
 
 def _against(live: Rows, frozen: Frozen) -> Callable[..., tuple[Any, ...]]:
     def terms(now: Any, start: Any, tokens: Any) -> tuple[Any, ...]:
-        return divergence_terms(live.head(now), frozen.head(start), tokens)
+        return frozen.terms(live.head(now), start, tokens)
 
     return terms

@@ -17,19 +17,22 @@ from tamis.trainer.loss import terms_forward
 from tamis.trainer.methods import Context
 from tamis.trainer.objectives.noisefit import NoiseFit
 from tamis.trainer.objectives.start import StartModel
+from tamis.trainer.objectives.taid import Taid
+from tamis.trainer.objectives.teacher import Teacher
 from tamis.trainer.pack import padded
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The causal language model with the loss as its forward, what of it is trained, how many
-    parameters it came with, and what looks at it or is put upon it."""
+    parameters it came with, and what looks at it, is put upon it or teaches it."""
 
     lm: Any
     trained: Any
     size: int
     diagnosis: Diagnosis | None
     noise: BlockNoise | None
+    teacher: Teacher | None
 
 
 def prepared(job: Job) -> Ready:
@@ -46,10 +49,12 @@ def prepared(job: Job) -> Ready:
     if asked is not None:
         diagnosis = Diagnosis(asked, lm, job.device, job.examples, job.heldout)
     start = _start_model(job, lm) if job.objective.frozen else None
-    noise = None
+    teacher, noise = None, None
+    if job.teacher is not None and isinstance(job.objective, Taid):
+        teacher = Teacher(job.teacher, job.objective, job.device, job.options.packing)
     if isinstance(job.objective, NoiseFit):
         noise = BlockNoise(lm, _context(job).batches, job.objective)
-    forward = terms_forward(lm, vocabulary(job.model), start, noise)
+    forward = terms_forward(lm, vocabulary(job.model), start or teacher, noise)
     # Noise is not drawn again when activations are.
     if job.device == "cuda" and job.method.checkpointing and noise is None:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -58,7 +63,7 @@ def prepared(job: Job) -> Ready:
         trained = job.method.prepare(lm, _context(job))
     if start is not None:
         start.settle(trained)
-    return Ready(lm, trained, size, diagnosis, noise)
+    return Ready(lm, trained, size, diagnosis, noise, teacher)
 
 
 def _context(job: Job) -> Context:

@@ -27,10 +27,9 @@ from tamis.trainer import (
     watch,
 )
 from tamis.trainer.data import Examples
-from tamis.trainer.diagnose import Diagnosis
+from tamis.trainer.given import NOTHING, Given
 from tamis.trainer.job import Job, job_of, tell_dropped
-from tamis.trainer.online import NOTHING, Given
-from tamis.trainer.ready import prepared
+from tamis.trainer.ready import Ready, prepared
 from tamis.trainer.report import facts, finished, write
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -52,9 +51,9 @@ def tune(
 ) -> dict[str, Any]:
     """Train `model` on `rows` (`row_id`, `messages`, `tools`, `weight`) and return the report.
 
-    Examples that are tokens already are trained on as they are. `given` is what an online rule
-    reads beside the rows. With `options.evaluate_every` the model of the lowest loss on the rows
-    `heldout` is what is left (see `watch`).
+    Examples that are tokens already are trained on as they are. `given` is what an online rule or
+    an objective reads beside the rows. With `options.evaluate_every` the model of the lowest loss
+    on the rows `heldout` is what is left (see `watch`).
 
     Writes `folder/model` (adapter or full weights as safetensors, tokenizer with chat template,
     generation config) and, last, `folder/train_report.json`. Checkpoints lie in
@@ -92,7 +91,7 @@ def _run(job: Job, say: Callable[[str], None], progress: Progress, title: str) -
     trainable = job.method.trainable(trained)
     picking = _picking(job, lm, trained, reference)
     training = time.monotonic()
-    history, seen = _train(job, trained, picking, ready.diagnosis, resumed, progress, title)
+    history, seen = _train(job, ready, picking, resumed, progress, title)
     training = time.monotonic() - training
     del lm.forward  # what is saved and used from here on is the model as it was, with its logits
     report = {
@@ -149,9 +148,8 @@ def _dataset(job: Job) -> engine.Steps:
 
 def _train(
     job: Job,
-    trained: Any,
+    ready: Ready,
     picking: online.Picking | None,
-    diagnosis: Diagnosis | None,
     resumed: Path | None,
     progress: Progress,
     title: str,
@@ -179,7 +177,7 @@ def _train(
                     checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
         trainer = engine.build(
-            trained,
+            ready.trained,
             _dataset(job) if picking is None else picking.dataset,
             job.options,
             method=job.method,
@@ -188,11 +186,12 @@ def _train(
             folder=job.folder / "checkpoints",
             callbacks=[Reporter()],
             picking=picking,
+            teacher=ready.teacher,
         )
         if job.heldout is not None:
             watch.watch(trainer, job.heldout, job.options, job.device, job.folder / "checkpoints")
-        if diagnosis is not None:
-            diagnose.attach(trainer, diagnosis)
+        if ready.diagnosis is not None:
+            diagnose.attach(trainer, ready.diagnosis)
         with optimizers.loadable(job.options):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if hasattr(trainer.optimizer.optimizer, "eval"):

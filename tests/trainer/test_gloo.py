@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,87 @@ def test_tune_in_two_processes_is_written_once_and_goes_on(
     assert whole.keys() == cut.keys()
     assert all((whole[name] == cut[name]).all() for name in whole)
     assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+# Runs whose own choices hang on what all processes saw in a step.
+CHOICES = """
+import json, sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tamis.recipe import Model, Tune
+from tamis.trainer import launch
+from tamis.trainer.given import Given
+from tamis.trainer.tune import tune
+
+
+def train(path, name, block, folder):
+    (Path(folder) / name).mkdir(exist_ok=True)
+    model = Model(path=path, prompt_style="chat")
+    return tune(pq.read_table(f"{folder}/rows.parquet"), model, Tune.model_validate(block), seed=3,
+                device="cpu", folder=Path(folder) / name, say=launch.silent,
+                progress=launch.unseen, given=Given(teacher=Model(**json.loads(sys.argv[4]))))
+
+
+if __name__ == "__main__":
+    path, blocks, folder, _ = sys.argv[1:]
+    with launch.joined("cpu"):
+        told = {n: train(path, f"two-{n}", b, folder) for n, b in json.loads(blocks).items()}
+    print(json.dumps({n: [r["history"], r["method_facts"]] for n, r in told.items()}))
+"""
+SPIEL = {"density": 0.05, "interval": 3, "accumulation": 1, "rate": 0.9}
+CHOOSING = {
+    "taid": {**SGD, "objective": {"method": "taid", "options": {"alpha": 0.5, "beta": 0.5}}},
+    "spiel": {"method": "spiel", "options": SPIEL, "learning_rate": 0.003, "warmup": 0},
+}
+
+
+def another(model: Model, folder: Path) -> Model:
+    """The same model with other weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(str(model.path), folder)
+    lm = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(5)
+    for parameter in lm.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    lm.save_pretrained(folder)
+    return Model(path=str(folder), prompt_style="plain")
+
+
+def test_two_processes_choose_what_one_chooses(
+    tiny: Model,
+    table: Callable[..., pa.Table],
+    sums: Any,
+    tmp_path: Path,
+    two_processes: Callable[..., list[str]],
+    weights_of: Callable[[Path], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TAID's t, by the losses of whole steps; SpIEL's entries, by their gradients; the last step
+    has one row, so that a process has none."""
+    pq.write_table(table(sums[:17], [0.5 + i % 3 for i in range(17)]), tmp_path / "rows.parquet")
+    shared = {"rows_per_step": 4, "batch_tokens": 64, "epochs": 1}
+    blocks = {name: {**block, **shared} for name, block in CHOOSING.items()}
+    teacher = another(tiny, tmp_path / "teacher").model_dump_json()
+    given = (str(tiny.path), json.dumps(blocks), str(tmp_path), teacher)
+    two = [json.loads(out) for out in two_processes(CHOICES, tmp_path, *given)]
+    monkeypatch.setattr("sys.argv", ["snippet", *given])
+    ours: dict[str, Any] = {"__name__": "alone"}
+    exec(CHOICES, ours)
+    for name, block in blocks.items():
+        alone = ours["train"](str(tiny.path), f"one-{name}", block, str(tmp_path))
+        assert alone["steps"] == 5
+        for told in two:
+            history, facts = told[name]
+            assert facts == alone["method_facts"]
+            for wanted, found in zip(alone["history"], history, strict=True):
+                assert found.keys() == wanted.keys()
+                for figure in ("loss", "nll", "t"):
+                    known = wanted.get(figure, 0.0)
+                    assert found.get(figure, 0.0) == pytest.approx(known, rel=1e-4, abs=1e-7)
+        one, other = (weights_of(tmp_path / f"{n}-{name}" / "model") for n in ("one", "two"))
+        assert max(float((one[n] - other[n]).abs().max()) for n in one) < 1e-5
+    assert [r["step"] for r in alone["method_facts"]["replaced"]] == [1, 4]

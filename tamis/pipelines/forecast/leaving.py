@@ -44,6 +44,7 @@ def _models(recipe: Recipe) -> Iterator[str]:
     used |= {f"tuned.{name}": entry.model for name, entry in recipe.tuned.items()}
     if recipe.tune is not None:
         used["tune"] = recipe.tune.model
+        used["tune.objective"] = recipe.tune.objective.options.get("teacher")
         if recipe.tune.online is not None:
             used["tune.online"] = recipe.tune.online.reference
     if recipe.refine is not None:

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from tamis.language.load import cached
 from tamis.language.tally import Tally, counted
+from tamis.pipelines import beside, plan
 from tamis.pipelines import evaluate as evaluation
-from tamis.pipelines import online, plan
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.context import Context
 from tamis.pipelines.evaluate import Heldout
@@ -113,7 +113,7 @@ def _lengths(ctx: Context, data: Manifest, base: Model, options: Tune) -> np.nda
             ctx.recipe.seed,
             ctx.device,
             Path(folder),
-            online.given(ctx, options.online),
+            beside.given(ctx, options),
             data.rows("heldout") if options.evaluate_every else None,
         )
     return job.examples.lengths
@@ -153,7 +153,7 @@ def _tried(ctx: Context, data: Manifest, base: Model, options: Tune, count: int)
             folder=Path(folder),
             say=ctx.say,
             progress=watch.progress,
-            given=online.given(ctx, options.online),
+            given=beside.given(ctx, options),
         )
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)

@@ -2,5 +2,15 @@
 
 from tamis.trainer.objectives.base import Course, Objective, course
 from tamis.trainer.objectives.registry import build, describe, get, names
+from tamis.trainer.objectives.teacher import check_teacher
 
-__all__ = ["Course", "Objective", "build", "course", "describe", "get", "names"]
+__all__ = [
+    "Course",
+    "Objective",
+    "build",
+    "check_teacher",
+    "course",
+    "describe",
+    "get",
+    "names",
+]

@@ -54,6 +54,8 @@ class Objective:
     about: ClassVar[About]
     # Whether the model as it was before training is asked too: `terms` then have `kl`.
     frozen: ClassVar[bool] = False
+    # Whether another model is asked too, `Given.teacher`: `terms` then have `kl` and `entropy`.
+    taught: ClassVar[bool] = False
     # Whether passes with noise are made too: `terms` then have `soft` and `consistency`.
     noisy: ClassVar[bool] = False
 

@@ -19,6 +19,7 @@ _BUILT_IN = {
     "asft": ("tamis.trainer.objectives.asft", "Asft"),
     "masked_thought": ("tamis.trainer.objectives.masked_thought", "MaskedThought"),
     "noisefit": ("tamis.trainer.objectives.noisefit", "NoiseFit"),
+    "taid": ("tamis.trainer.objectives.taid", "Taid"),
     "task_balanced": ("tamis.trainer.objectives.task_balanced", "TaskBalanced"),
 }
 

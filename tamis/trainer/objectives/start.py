@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tamis.trainer.loss import Rows, rows_of
+from tamis.trainer.loss import Rows, divergence_terms, rows_of
 
 # How far the model without its adapter may lie from where it began, relative to its largest value.
 _PROBE_TOLERANCE = 1e-5
@@ -19,6 +19,8 @@ class StartModel:
     part of the weights into themselves when they are made (PiSSA and its kin); without them, and
     where all weights are trained, `load` gives a second model, which costs its memory.
     """
+
+    gives = ("kl",)
 
     def __init__(self, model: Any, vocabulary: int, load: Callable[[], Any]):
         self._model, self._vocabulary, self._load = model, vocabulary, load
@@ -43,9 +45,13 @@ class StartModel:
             return self._rows.states(inputs, row, before)
 
     def head(self, rows: Any) -> Any:
-        """See `loss.Frozen`."""
+        """Logits of states, without gradient."""
         with self._asked():
             return self._rows.head(rows)
+
+    def terms(self, logits: Any, rows: Any, tokens: Any) -> tuple[Any, ...]:
+        """See `loss.Frozen`: KL(start model || logits)."""
+        return divergence_terms(logits, self.head(rows), tokens)
 
     def _probe(self) -> Any:
         import torch

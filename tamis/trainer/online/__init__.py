@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tamis.trainer.online.check import check
-from tamis.trainer.online.given import NOTHING, Beside, Given
+from tamis.trainer.online.given import Beside
 from tamis.trainer.online.hook import OnlineSteps
 from tamis.trainer.online.picking import Picking
 from tamis.trainer.online.picks import NAME as PICKS
@@ -12,11 +12,9 @@ from tamis.trainer.online.safe import joined
 from tamis.trainer.online.start import beside, picking, reference_losses
 
 __all__ = [
-    "NOTHING",
     "PICKS",
     "ROWS",
     "Beside",
-    "Given",
     "OnlineSteps",
     "Picking",
     "beside",

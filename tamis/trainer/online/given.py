@@ -1,4 +1,4 @@
-"""What an online rule is given beside the rows of the run."""
+"""What an online rule reads beside the rows of the run, made ready."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from tamis.language.load import identity
 from tamis.recipe import Model
@@ -14,24 +13,9 @@ from tamis.trainer.data import Examples
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Trusted rows (`row_id`, `messages`, `tools`, `weight`) and a reference model.
-
-    `safe` is what bds trains on beside the candidates and greats steers by; `reference` is the
-    model whose loss rho_loss takes off. Rows of the run may have that loss as a column of their
-    own, `reference_loss`; then no model is asked.
-    """
-
-    safe: pa.Table | None = None
-    reference: Model | None = None
-
-
-NOTHING = Given()
-
-
-@dataclass(frozen=True, slots=True)
 class Beside:
-    """The same, made ready: `safe` as tokens, `losses` (n,) the reference column of the rows."""
+    """Of `Given`: `safe` as tokens, the model to compare with, or in its place `losses` (n,), the
+    reference column of the rows."""
 
     safe: Examples | None = None
     reference: Model | None = None

@@ -13,9 +13,10 @@ from tamis.language.load import load_model, load_tokenizer, tokenizer_identity, 
 from tamis.recipe import Model, Online
 from tamis.selectors import online
 from tamis.trainer.data import Examples, prepare
+from tamis.trainer.given import Given
 from tamis.trainer.loss import terms_forward
 from tamis.trainer.online.columns import Columns
-from tamis.trainer.online.given import Beside, Given
+from tamis.trainer.online.given import Beside
 from tamis.trainer.online.head import Head
 from tamis.trainer.online.picking import Picking
 from tamis.trainer.online.picks import Picks

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis.recipe import Model, Tune
-from tamis.trainer.online import PICKS, Given
+from tamis.trainer.given import Given
+from tamis.trainer.online import PICKS
 from tamis.trainer.tune import tune
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from tamis.recipe import Model, Tune
 from tamis.trainer import launch, online
-from tamis.trainer.online import Given
+from tamis.trainer.given import Given
 from tamis.trainer.tune import tune
 
 made = []

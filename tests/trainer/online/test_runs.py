@@ -16,7 +16,8 @@ from tamis.recipe import Model
 from tamis.selectors import online as rules
 from tamis.trainer import job
 from tamis.trainer.data import Examples, prepare, steps
-from tamis.trainer.online import ROWS, Given
+from tamis.trainer.given import Given
+from tamis.trainer.online import ROWS
 
 DROPOUT = {"options": {"rank": 4, "dropout": 0.1}}
 

@@ -1,4 +1,4 @@
-"""What an online rule reads beside the manifest: trusted rows, and the model to compare with."""
+"""What training reads beside the manifest: trusted rows, models to compare with or learn from."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from tamis.pipelines import plan
 from tamis.pipelines.context import Context
 from tamis.pipelines.ingest import ingest_source
 from tamis.pipelines.pool import snapshot
-from tamis.recipe import Model, Online, Source
+from tamis.recipe import Model, Online, Source, Tune
 from tamis.storage.artifact import Artifact
-from tamis.trainer.online import Given
+from tamis.trainer.given import Given
 
 # No source may have this name in a recipe, so it takes the place of none.
 _SAFE = "tune.online.safe"
 
 
-def inputs(ctx: Context, chosen: Online | None) -> dict[str, Any] | None:
+def inputs(ctx: Context, options: Tune) -> dict[str, Any]:
     """What of it determines the tuned model, for keys: contents, no path and no name."""
+    teacher = plan.teacher(ctx.recipe, options)
+    taught = {} if teacher is None else {"teacher": identity(teacher)}
+    chosen = options.online
     if chosen is None:
-        return None
+        return {"online": None, **taught}
     safe, reference = _safe(ctx, chosen), _reference(ctx, chosen)
-    return {"safe": safe and safe.key, "reference": reference and identity(reference)}
+    compared = {"safe": safe and safe.key, "reference": reference and identity(reference)}
+    return {"online": compared, **taught}
 
 
-def given(ctx: Context, chosen: Online | None) -> Given:
-    """The trusted rows, ingested like any file and pointed to by nobody, and the model."""
+def given(ctx: Context, options: Tune) -> Given:
+    """The trusted rows, ingested like any file and pointed to by nobody, and the models."""
+    teacher, chosen = plan.teacher(ctx.recipe, options), options.online
     if chosen is None:
-        return Given()
+        return Given(teacher=teacher)
     safe, rows = _safe(ctx, chosen), None
     if safe is not None:
         pool = snapshot(ctx.store, {_SAFE: safe.key})
@@ -38,7 +43,7 @@ def given(ctx: Context, chosen: Online | None) -> Given:
             ["row_id", "messages", "tools"]
         )
         rows = read.append_column("weight", pa.nulls(read.num_rows, pa.float32()))
-    return Given(rows, _reference(ctx, chosen))
+    return Given(rows, _reference(ctx, chosen), teacher)
 
 
 def _safe(ctx: Context, chosen: Online) -> Artifact | None:
