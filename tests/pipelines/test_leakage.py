@@ -66,8 +66,45 @@ def test_planted_copies_are_found(
     assert origins(pairs, "minhash", pool, held) == {("held:2", "pool:2"), ("held:3", "pool:3")}
     # The row of the same content is never trained on, and counted apart.
     assert made.facts["left_out"] == 1
-    assert made.facts["by"]["minhash"] == {"heldout": 2, "pool": 2}
+    assert made.facts["by"]["minhash"] == {"heldout": 2, "pool": 2, "form": 0}
     assert set(made.facts["by"]) == {"exact", "minhash"}
+
+
+def templated(place: str) -> dict[str, str]:
+    """A row that is nearly all template."""
+    question = f"{' '.join(WORDS[200:230])} about {place} {' '.join(WORDS[230:260])}"
+    return {"question": question, "answer": "it ends here"}
+
+
+def test_rows_of_one_template_are_told_apart_from_copies(
+    make_context: Callable[..., Context], store: Store
+) -> None:
+    """Three held-out rows and eleven of the pool have a template; two rows are like the fourth."""
+    near = [{**row(0), "answer": f"it ends {word}"} for word in ("there", "now")]
+    pool_key = put(store, "pool", [*near, *(templated(f"pool{i}") for i in range(11))])
+    held_key = put(store, "held", [row(0), *(templated(f"held{i}") for i in range(3))])
+    pool, held = (snapshot(store, {n: k}) for n, k in (("pool", pool_key), ("held", held_key)))
+    made = found(make_context(), pool, Heldout(held, held.ids))
+    pairs = pq.read_table(made.path / leakage.PAIRS)
+    assert origins(pairs.filter(pairs["form"]), "minhash", pool, Heldout(held, held.ids))
+    alike = pairs.filter(pa.compute.invert(pairs["form"]))
+    assert origins(alike, "minhash", pool, Heldout(held, held.ids)) == {
+        ("held:1", "pool:1"),
+        ("held:1", "pool:2"),
+    }
+    assert made.facts["by"]["minhash"] == {"heldout": 1, "pool": 2, "form": 3}
+
+
+@pytest.mark.parametrize(("held", "pool"), [(2, 11), (3, 10)])
+def test_a_few_rows_that_are_alike_are_copies(
+    make_context: Callable[..., Context], store: Store, held: int, pool: int
+) -> None:
+    pool_key = put(store, "pool", [templated(f"pool{i}") for i in range(pool)])
+    held_key = put(store, "held", [templated(f"held{i}") for i in range(held)])
+    sides = [snapshot(store, {n: k}) for n, k in (("pool", pool_key), ("held", held_key))]
+    made = found(make_context(), sides[0], Heldout(sides[1], sides[1].ids))
+    assert made.facts["by"]["minhash"]["pool"] == pool
+    assert made.facts["by"]["minhash"]["form"] == 0
 
 
 def test_a_pool_without_copies_is_silent(
@@ -77,7 +114,9 @@ def test_a_pool_without_copies_is_silent(
     held_key = put(store, "held", [row(0), row(20)])
     held = snapshot(store, {"held": held_key})
     made = found(make_context(), snapshot(store, {"pool": pool_key}), Heldout(held, held.ids))
-    assert made.facts["by"] == {h: {"heldout": 0, "pool": 0} for h in ("exact", "minhash")}
+    assert made.facts["by"] == {
+        h: {"heldout": 0, "pool": 0, "form": 0} for h in ("exact", "minhash")
+    }
     told = {"heldout": 2, "by": made.facts["by"], "trained_on": {"exact": [0.0], "minhash": [0.0]}}
     assert spoilers._leakage({"leakage": told, "lines": [line("random")]}) == []
 
@@ -146,8 +185,8 @@ def test_each_warning_fires_where_it_should_and_nowhere_else(
         scores={"lang": {}}, tune={"model": "lm", "evaluate_every": 5}, models={}
     ).recipe
     assert [w.split(":")[0] for w in told(fair, watched)] == ["heldout"]
-    counts = {"heldout": 50, "by": {"exact": {"heldout": 7, "pool": 9}}}
+    counts = {"heldout": 50, "by": {"exact": {"heldout": 7, "pool": 9, "form": 2}}}
     counts["trained_on"] = {"exact": [1.0, 2.5, 7.0]}
     (leak,) = told(fair, recipe, leakage=counts)
-    assert "7 of 50 held-out rows" in leak
+    assert "7 of 50 held-out rows" in leak and "2 more share a form with many" in leak
     assert leak.endswith("at 100 tokens random 1, good 2.5; full 7")

@@ -22,15 +22,20 @@ from tamis.pipelines.context import Context
 from tamis.pipelines.evaluate import Heldout
 from tamis.pipelines.signals import of
 from tamis.scoring.base import Rows
+from tamis.scoring.duplicates import groups
 from tamis.scoring.duplicates.exact import digest
 from tamis.scoring.duplicates.minhash import DuplicatesMinhash
+from tamis.scoring.duplicates.semantic import components
 from tamis.scoring.views import text
 from tamis.storage.artifact import Artifact, Maker
 
 KIND, PAIRS = "leaks", "pairs.parquet"
 # Raise by hand when the same rows give other pairs.
-VERSION = 1
+VERSION = 2
 JACCARD, COSINE = 0.7, 0.95
+# From so many held-out rows on, and above so many of the pool, rows that are alike have a form in
+# common, such as a template, and are no copies of one another.
+FORM_HELD, FORM_POOL = 3, 10
 WORDS = {
     "exact": "the same text but for case and spaces",
     "minhash": f"Jaccard similarity of runs of 5 words {JACCARD} or more",
@@ -69,9 +74,11 @@ def leaks(
     """Find the rows of the pool that are like a held-out row; an artefact with one row a pair.
 
     `pairs.parquet`: `heldout` and `id` of a row of the pool, `how` (exact, minhash, or semantic
-    where the recipe scores an embedding) and `similarity`; of each row of the pool its most similar
-    one each way. Rows of the same content are not among them: they are never trained on. Facts:
-    rows on either side by `how`, and `left_out`, those of the same content.
+    where the recipe scores an embedding), `similarity`, and whether the two are of one `form`: in a
+    group of rows linked by likeness that has three held-out rows or more and more than ten of the
+    pool. Of each row of the pool there is its most similar one each way. Rows of the same content
+    are not among them: they are never trained on. Facts: by `how` the rows on either side that are
+    not of one form and the held-out rows that are, and `left_out`, those of the same content.
     """
     vectors = _embedding(ctx, keys)
     inputs = {
@@ -89,16 +96,30 @@ def leaks(
         if vectors is not None:
             found["semantic"] = _semantic(sides, ctx, vectors)
         maker.write_parquet(PAIRS, _table(sides, found))
-        by = {how: {"heldout": len(set(h)), "pool": len(p)} for how, (h, p, _) in found.items()}
+        by = {how: pairs.counts() for how, pairs in found.items()}
         return {"by": by, "left_out": int((same & ~mask).sum()), "heldout": len(held.ids)}
 
     return ctx.store.ensure(KIND, inputs, make, say=ctx.say)[0]
 
 
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Places of held-out rows and of rows of the pool, how similar, and whether of one form; and
+    how many held-out rows have a form in common with many."""
+
+    held: np.ndarray
+    pool: np.ndarray
+    similarity: np.ndarray
+    form: np.ndarray
+    formed: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """How many rows of either side are alike, and how many held-out rows only in form."""
+        held = len(np.unique(self.held[~self.form]))
+        return {"heldout": held, "pool": int((~self.form).sum()), "form": self.formed}
 
 
-def _exact(sides: _Sides, ctx: Context) -> Pairs:
+def _exact(sides: _Sides, ctx: Context) -> _Pairs:
     rows, count = sides.rows(), len(sides.held.ids)
     first: dict[bytes, int] = {}
     held, pool = [], []
@@ -114,18 +135,22 @@ def _exact(sides: _Sides, ctx: Context) -> Pairs:
                     held.append(first[mark])
                     pool.append(place - count)
             advance(len(places))
-    return np.array(held, dtype=np.int64), np.array(pool, dtype=np.int64), np.ones(len(held))
+    places = (np.array(side, dtype=np.int64) for side in (held, pool))
+    return _Pairs(*places, np.ones(len(held)), np.zeros(len(held), dtype=bool))
 
 
-def _minhash(sides: _Sides, ctx: Context) -> Pairs:
+def _minhash(sides: _Sides, ctx: Context) -> _Pairs:
     rows, count = sides.rows(), len(sides.held.ids)
     with ctx.progress("leakage: like texts", rows.n) as advance:
         low, high, similarity = DuplicatesMinhash(threshold=JACCARD).links(rows, advance=advance)
+    group = groups.components(rows.n, low, high)
+    crowded = _crowded(group[:count], group[count:], rows.n)
     across = (low < count) & (high >= count)
-    return _best(low[across], high[across] - count, similarity[across])
+    low, high = low[across], high[across]
+    return _best(low, high - count, similarity[across], crowded, group[:count], group[low])
 
 
-def _semantic(sides: _Sides, ctx: Context, name: str) -> Pairs:
+def _semantic(sides: _Sides, ctx: Context, name: str) -> _Pairs:
     column = f"{name}.vector"
     pool = _matrix(sides.columns.values(column))
     held = sides.held
@@ -135,11 +160,22 @@ def _semantic(sides: _Sides, ctx: Context, name: str) -> Pairs:
     here = np.flatnonzero(sides.usable & np.isfinite(pool).all(axis=1))
     there = np.flatnonzero(np.isfinite(targets).all(axis=1))
     if not len(here) or not len(there):
-        return _best(*(np.zeros(0, dtype=np.int64),) * 2, np.zeros(0))
+        none = np.zeros(0, dtype=np.int64)
+        return _Pairs(none, none, np.zeros(0), none.astype(bool))
     index, squared = nearest(unit_rows(pool[here]), unit_rows(targets[there]))
     cosine = 1 - squared / 2  # of unit vectors |a - b|^2 = 2 - 2 a . b
     near = cosine >= COSINE
-    return _best(there[index[near]], here[near], cosine[near])
+    index, group = index[near], components(targets[there], COSINE)
+    crowded = _crowded(group, group[index], len(there))
+    return _best(there[index], here[near], cosine[near], crowded, group, group[index])
+
+
+def _crowded(held: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
+    """Which of `count` groups have so many rows of either side that what is alike is their form."""
+    sizes = (np.bincount(side, minlength=count) for side in (held, pool))
+    many_held, many_pool = next(sizes) >= FORM_HELD, next(sizes) > FORM_POOL
+    crowded: np.ndarray = many_held & many_pool
+    return crowded
 
 
 def _scored(ctx: Context, held: Heldout, name: str) -> Columns:
@@ -149,12 +185,20 @@ def _scored(ctx: Context, held: Heldout, name: str) -> Columns:
     return Columns(ctx.store, held.pool, of(outcome.keys), ctx.say)
 
 
-def _best(held: np.ndarray, pool: np.ndarray, similarity: np.ndarray) -> Pairs:
-    """Of each row of the pool its most similar held-out row, the first on ties."""
+def _best(
+    held: np.ndarray,
+    pool: np.ndarray,
+    similarity: np.ndarray,
+    crowded: np.ndarray,
+    group: np.ndarray,
+    of: np.ndarray,
+) -> _Pairs:
+    """Of each row of the pool its most similar held-out row, the first on ties. `group` is that of
+    each held-out row, `of` that of each pair."""
     order = np.lexsort((held, -similarity, pool))
-    held, pool, similarity = held[order], pool[order], similarity[order]
-    first = np.unique(pool, return_index=True)[1]
-    return held[first], pool[first], similarity[first]
+    order = order[np.unique(pool[order], return_index=True)[1]]
+    formed = int(crowded[group].sum())
+    return _Pairs(held[order], pool[order], similarity[order], crowded[of[order]], formed)
 
 
 def _matrix(values: Any) -> np.ndarray:
@@ -167,17 +211,18 @@ def _embedding(ctx: Context, keys: Mapping[str, str]) -> str | None:
     return next((name for name in named if f"signals/{name}" in keys), None)
 
 
-def _table(sides: _Sides, found: Mapping[str, Pairs]) -> pa.Table:
+def _table(sides: _Sides, found: Mapping[str, _Pairs]) -> pa.Table:
     parts = [
         pa.table(
             {
-                "heldout": sides.held.ids.take(pa.array(held)),
-                "id": sides.columns.pool.ids.take(pa.array(pool)),
-                "how": pa.repeat(how, len(held)),
-                "similarity": pa.array(similarity, pa.float64()),
+                "heldout": sides.held.ids.take(pa.array(pairs.held)),
+                "id": sides.columns.pool.ids.take(pa.array(pairs.pool)),
+                "how": pa.repeat(how, len(pairs.held)),
+                "similarity": pa.array(pairs.similarity, pa.float64()),
+                "form": pa.array(pairs.form, pa.bool_()),
             }
         )
-        for how, (held, pool, similarity) in found.items()
+        for how, pairs in found.items()
     ]
     return pa.concat_tables(parts)
 
@@ -186,6 +231,7 @@ def counted(ctx: Context, found: Artifact, given: Sequence[Line]) -> dict[str, A
     """How many held-out rows have a copy among what each line trains on, mean over seeds: by `how`
     one number a line."""
     table = pq.read_table(found.path / PAIRS)
+    table = table.filter(pc.invert(table["form"]))
     facts = found.facts
     hits = [[_hits(ctx, table, done.keys) for done in line.cells] for line in given]
     trained = {

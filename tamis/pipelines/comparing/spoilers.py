@@ -52,10 +52,12 @@ def _leakage(told: dict[str, Any]) -> list[dict[str, str]]:
     found = []
     for how, counts in leaks["trained_on"].items() if leaks else ():
         if any(counts):
-            hit = leaks["by"][how]["heldout"]
+            by = leaks["by"][how]
+            form = f"; {by['form']:,} more share a form with many" if by["form"] else ""
             text = (
-                f"leakage ({how}): {hit:,} of {leaks['heldout']:,} held-out rows are like a row of "
-                f"the pool ({WORDS[how]}); so many of them are like a row trained on: "
+                f"leakage ({how}): {by['heldout']:,} of {leaks['heldout']:,} held-out rows are "
+                f"like a row of the pool ({WORDS[how]}{form}); so many of them are like a row "
+                "trained on: "
             )
             found.append(_warning("leakage", text + _by_budget(told["lines"], counts)))
     return found

@@ -115,11 +115,11 @@ class DuplicatesSemantic:
             tau = float(np.nextafter(self.threshold, -1.0))
             found = greedy_filter(x, np.arange(len(x)), tau, len(x))
             return np.where(found.nearest >= 0, found.nearest, np.arange(len(x)))
-        return _components(x, self.threshold)
+        return components(x, self.threshold)
 
 
-def _components(x: F32, threshold: float) -> Places:
-    """The lowest member of the component of each row, under cosine >= threshold."""
+def components(x: F32, threshold: float) -> Places:
+    """The lowest member of the component of each row of `x` (n, d), under cosine >= threshold."""
     unit = unit_rows(x)
     every = np.arange(len(x))
     lowest = every

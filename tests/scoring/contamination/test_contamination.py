@@ -139,46 +139,109 @@ def test_the_largest_overlap_wins_and_the_first_of_equals(write: Write, pool: Po
     assert found.columns["overlap"].tolist() == [1]
 
 
-def test_runs_that_many_texts_share_tell_no_item(
-    write: Write, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ngrams, "_COMMON", 3)
-    form = "read the following story with care and then answer the question that stands below it"
-    endings = [" ".join(f"{c}{i}" for i in range(14)) for c in "abcdef"]
-    bench = write([{"q": f"{form} {ending}"} for ending in endings])
+FORM = "read the following story with care and then answer the question that stands below it"
+ENDINGS = [" ".join(f"{c}{i}" for i in range(14)) for c in "abcdef"]
+
+
+def test_runs_that_many_items_share_tell_no_item(write: Write, pool: Pool) -> None:
+    bench = write([{"q": f"{FORM} {ending}"} for ending in ENDINGS])
     # The last holds two runs that are not the form's, both of the first text.
-    texts = [f"{form} about a dog", f"{form} {endings[4]}", f"{form} a0 a1"]
-    found = run(pool(texts), bench)
+    texts = [f"{FORM} about a dog", f"{FORM} {ENDINGS[4]}", f"{FORM} a0 a1"]
+    found = run(pool(texts), bench, common=3)
     assert found.columns["overlap"].tolist() == [0, 1, 1]
     assert found.columns["item"].tolist() == [None, "bench.jsonl:5", "bench.jsonl:1"]
     assert found.facts["common_runs"] == 3
+    every = run(pool(texts), bench, common=None)
+    assert every.columns["overlap"][0] > 0 and every.columns["item"][0] == "bench.jsonl:1"
+
+
+def test_a_template_of_the_pool_is_no_leak_and_a_copied_item_is_one(
+    write: Write, pool: Pool
+) -> None:
+    """Three items of the benchmark and twelve rows of the pool have one template; twelve rows hold
+    another item, with other words around it."""
+    items = [*(f"{FORM} {ending}" for ending in ENDINGS[:3]), QUESTION]
+    bench = write([{"q": item} for item in items])
+    like = [f"{FORM} " + " ".join(f"w{i}x{j}" for j in range(6)) for i in range(12)]
+    leaks = [f"Please: {QUESTION} Answer number {i} is {i}." for i in range(12)]
+    half = f"{FORM} " + " ".join(ENDINGS[0].split()[:9]) + " and so it goes on, but otherwise"
+    texts = [*like, *leaks, half, items[1]]
+    found = run(pool(texts), bench)
+    overlap = found.columns["overlap"]
+    assert overlap[:12].tolist() == [0] * 12
+    assert overlap[12:24].tolist() == [1] * 12
+    a, b = runs(half.replace(",", ""), 13), runs(items[0], 13)
+    assert len(runs(FORM, 13)) == 3
+    assert overlap[24] == pytest.approx((len(a & b) - 3) / (min(len(a), len(b)) - 3))
+    assert overlap[25] == 1
+    at = [None] * 12 + ["bench.jsonl:4"] * 12 + ["bench.jsonl:1", "bench.jsonl:2"]
+    assert found.columns["item"].tolist() == at
+    assert found.facts["common_runs"] == 3 and found.facts["texts_all_common"] == 0
+    # Ten rows are not many, nor are two items; and the switch counts every run.
+    few = run(pool([*like[:9], half]), bench).columns["overlap"]
+    two = run(pool(texts), write([{"q": item} for item in items[:2]])).columns["overlap"]
+    every = run(pool(texts), bench, common=None).columns["overlap"]
+    assert (few > 0).all() and (two[:12] > 0).all() and (every[:12] > 0).all()
+
+
+def test_an_item_of_boilerplate_alone_is_counted(write: Write, pool: Pool) -> None:
+    bench = write([{"q": FORM}, *({"q": f"{FORM} {ending}"} for ending in ENDINGS[:2])])
+    found = run(pool([f"{FORM} about cat {i}" for i in range(11)]), bench)
+    assert found.columns["overlap"].tolist() == [0] * 11
+    assert found.facts["texts_all_common"] == 1
+
+
+def test_values_do_not_depend_on_blocks(
+    write: Write, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = write([{"q": f"{FORM} {ending}"} for ending in ENDINGS])
+    texts = [f"{FORM} {ENDINGS[i % 6][: 9 * (i % 7)]} tail {i} of them" for i in range(40)]
+    one = run(pool(texts), bench, common=7).columns
+    monkeypatch.setattr(ngrams.shingles, "BLOCK_CHARS", 150)
+    many = run(pool(texts), bench, common=7).columns
+    np.testing.assert_array_equal(one["overlap"], many["overlap"])
+    assert one["item"].tolist() == many["item"].tolist()
 
 
 def test_against_brute_force(write: Write, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     vocabulary = [f"v{i}" for i in range(12)]
     draw = lambda n: " ".join(rng.choice(vocabulary, n))  # noqa: E731
-    targets = list(dict.fromkeys(draw(n) for n in rng.integers(8, 40, 30)))
-    texts = []
+    # Two phrases are in three and in five of the targets.
+    phrases = [*[draw(11)] * 3, *[draw(11)] * 5, *[""] * 22]
+    pairs = zip(phrases, rng.integers(8, 40, 30), strict=True)
+    targets = list(dict.fromkeys(f"{phrase} {draw(n)}".strip() for phrase, n in pairs))
+    texts = [f"{draw(5)} {phrase} {draw(5)}" for phrase in phrases[:5] * 2]
     for _ in range(60):
         words = targets[rng.integers(len(targets))].split()
         start = rng.integers(0, len(words) - 4)
         texts.append(draw(rng.integers(1, 20)) + " " + " ".join(words[start:]))
     monkeypatch.setattr(ngrams.shingles, "BLOCK_CHARS", 300)
-    found = run(pool(texts), write([{"t": t} for t in targets]), ngram=9)
+    found = run(pool(texts), write([{"t": t} for t in targets]), ngram=9, common=3)
+    # Every run of every length that a target has, and in how many targets and rows it is.
+    sizes = {min(9, len(t.split())) for t in targets}
+    pieces = [set().union(*(runs(text, n) for n in sizes)) for text in texts]
+    aims = [runs(target, min(9, len(target.split()))) for target in targets]
+    form = {r for aim in aims for r in aim if sum(r in other for other in aims) > 3}
+    often = {
+        r
+        for aim in aims
+        for r in aim - form
+        if sum(r in other for other in aims) > 2 and sum(r in p for p in pieces) > 3
+    }
     expected, items = [], []
-    for text in texts:
+    for text, piece in zip(texts, pieces, strict=True):
         shares = []
-        for target in targets:
-            n = min(9, len(target.split()))
-            both = runs(text, n) & runs(target, n)
-            least = min(len(runs(text, 9)), len(runs(target, 9)))
-            shares.append(len(both) / least)
+        for aim in aims:
+            rare = aim - form - often
+            held = {r for r in runs(text, 9) if len(r) == 9} - form - often
+            least = min(max(1, len(held)), len(rare))
+            shares.append(len(piece & rare) / least if rare else 0)
         expected.append(max(shares))
         items.append(f"bench.jsonl:{shares.index(max(shares)) + 1}" if max(shares) else None)
     np.testing.assert_allclose(found.columns["overlap"], expected)
     assert found.columns["item"].tolist() == items
-    assert len(set(expected)) > 5
+    assert form and often and len(set(expected)) > 5
 
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.jsonl", "b.json"])
@@ -234,6 +297,7 @@ def test_files_that_cannot_be_used(
         ({"against": (__file__,)}, "cannot read"),
         ({"against": ("hf:gsm8k?spilt=test",)}, "no name of a benchmark"),
         ({"against": ("hf:gsm8k",), "ngram": 3}, "8 or more"),
+        ({"against": ("hf:gsm8k",), "common": 0}, "common must be 1 or more"),
     ],
 )
 def test_options_are_checked(options: dict, message: str) -> None:
