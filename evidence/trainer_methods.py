@@ -48,12 +48,20 @@ CASES: dict[str, dict[str, Any]] = {
     "lift": {"method": "lift", "options": {"rank": 16, "filter_rank": 32, "interval": 10}},
     "lora, init: eva": {"method": "lora", "options": {"init": "eva"}},
     "s2ft": {"method": "s2ft", "options": {"down_proj": 0.1}},
+    "spiel": {"method": "spiel", "options": {"density": 0.05, "interval": 5, "accumulation": 2}},
     "freeze_bottom": {"method": "freeze_bottom", "options": {"layers": 4}},
     "trainable_tokens": {"method": "trainable_tokens", "options": {"ids": list(range(8))}},
 }
 # Defaults are for billions of parameters; a guess of what tens of millions take.
 GUESS = {"full": 50.0, "adapter": 20.0}
-OWN_GUESS = {"prompt": 5.0, "prefix": 5.0, "p_tuning": 5.0, "cpt": 5.0, "neuroada": 1.0}
+OWN_GUESS = {
+    "prompt": 5.0,
+    "prefix": 5.0,
+    "p_tuning": 5.0,
+    "cpt": 5.0,
+    "neuroada": 1.0,
+    "spiel": 500.0,
+}
 TRIED = (0.5, 2.0)
 TRIED_LONGER = dict.fromkeys(("full", "lora", "lisa", "lift"), (0.25, 1.0, 4.0))
 COLUMNS = {

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tamis import recipe
 from tamis.errors import RecipeError, TamisError
 from tamis.language.load import load_model
 from tamis.language.render import prompt, render
@@ -50,6 +51,22 @@ def run(
         )
 
     return start
+
+
+def test_the_example_of_large_batches_trains_at_one_low_rate_on_all_rows_at_once(
+    run: Any, sums: Any
+) -> None:
+    loaded = recipe.load(Path(__file__).parents[2] / "examples" / "large_batch.yaml")
+    assert loaded.tune is not None and loaded.select is not None
+    assert loaded.select.budget.percent == 100 and loaded.tune.rows_per_step >= 3840
+    block = loaded.tune.model_dump(exclude={"model"}, exclude_unset=True)
+    block |= {"options": {}, "batch_tokens": 128}
+    report = run(**block)
+    assert report["steps"] == 1 and report["rows_seen"] == 3 * len(sums)
+    # Of as many rows a step as there are, to see that the rate neither rises nor falls.
+    report = run("small", **{**block, "rows_per_step": len(sums)})
+    assert [entry["learning_rate"] for entry in report["history"]] == [1e-5] * 3
+    assert report["early"]["steps"] == 1 and report["early"]["grad_norm"] > 0
 
 
 def logits(model: Any, tokenizer: Any, messages: Any) -> Any:
