@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,17 @@ def midranks(values: F64, cells: Ints) -> tuple[F64, Ints]:
     ranks = np.empty(len(values))
     ranks[order] = (first[run] + after[run] + 1) / 2 - start
     return ranks, np.bincount(cells)[cells]
+
+
+def spearman(a: NDArray[Any], b: NDArray[Any]) -> float | None:
+    """The correlation of ranks, ties at the mean of theirs; None where one side is constant.
+
+    `a` and `b` (n,) finite. O(n log n)."""
+    cell = np.zeros(len(a), dtype=np.int64)
+    x, y = (midranks(np.asarray(v, dtype=np.float64), cell)[0] for v in (a, b))
+    x, y = x - (len(x) + 1) / 2, y - (len(y) + 1) / 2
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / size if size > 0 else None
 
 
 def places(values: F64, within: Sequence[Ints], least: int) -> tuple[F64, Ints, int]:

@@ -25,7 +25,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
     Raises `RecipeError` or `MissingPackage` naming what is wrong: unknown methods and options,
     columns no scorer gives, models that are not there, blocks that need another block.
     """
-    _check_blocks(recipe, store)
+    _check_blocks(recipe, store, device)
     if recipe.engine.name == "ray":
         require("ray", "ray", "the engine ray")
     built = scorers(recipe, device)
@@ -40,7 +40,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
         if name in recipe.models:
             raise RecipeError(f"models and tuned both have an entry {name!r}: rename one")
         model(recipe, entry.model, f"tuned.{name}")
-        _check_trainer(entry, scored="scores the pool")
+        _check_trainer(entry, device, scored="scores the pool")
         _check_models(recipe, entry)
     whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
     pool_scores.ordered(whole)
@@ -134,7 +134,7 @@ def _check_rounds(recipe: Recipe, choice: Select) -> None:
         raise RecipeError(f"{choice.method} takes a budget in rows or percent, not in tokens")
 
 
-def _check_blocks(recipe: Recipe, store: Store) -> None:
+def _check_blocks(recipe: Recipe, store: Store, device: str) -> None:
     if recipe.tune is not None:
         if recipe.select is None:
             raise RecipeError("tune needs a select block: it trains on what was selected")
@@ -142,7 +142,7 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             model(recipe, recipe.tune.model, "tune")
             ours = recipe.evaluate is not None and recipe.evaluate.command is None
             rounds = recipe.select is not None and trains_between(recipe.select)
-            _check_trainer(recipe.tune, scored="is evaluated" if ours or rounds else None)
+            _check_trainer(recipe.tune, device, scored="is evaluated" if ours or rounds else None)
             _check_models(recipe, recipe.tune)
         else:
             for name in ("online", "diagnose", "evaluate_every"):
@@ -163,9 +163,9 @@ def _check_blocks(recipe: Recipe, store: Store) -> None:
             )
 
 
-def _check_trainer(options: Tune, *, scored: str | None) -> None:
+def _check_trainer(options: Tune, device: str, *, scored: str | None) -> None:
     """What the trainer can say of its options; and that what asks the tuned model can ask it."""
-    method = job.check(options)
+    method = job.check(options, device)
     if scored is not None and not method.packable:
         raise RecipeError(
             f"tune.method {method.name} leaves virtual tokens, and the model that {scored} cannot "

@@ -15,7 +15,7 @@ from tamis.errors import DataError, RecipeError
 from tamis.language.choices import after
 from tamis.language.forward import Engine
 from tamis.language.load import identity
-from tamis.numerics.ranks import midranks
+from tamis.numerics.ranks import spearman
 from tamis.pipelines import beside, plan, rankings
 from tamis.pipelines import tune as tuning
 from tamis.pipelines.context import Context
@@ -131,15 +131,6 @@ def _tested(scorer: Model, held: Sequence[Ranked], template: str, ctx: Context) 
         "spearman": spearman(expectation(found), given),
         "spearman_of_length": spearman(length, given),
     }
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """The correlation of ranks, ties at the mean of theirs; None where one side is constant."""
-    cell = np.zeros(len(a), dtype=np.int64)
-    ranks = [midranks(np.asarray(v, dtype=np.float64), cell)[0] for v in (a, b)]
-    if len(a) < 2 or any(r.std() == 0 for r in ranks):
-        return None
-    return float(np.corrcoef(ranks)[0, 1])
 
 
 def _fingerprint(rows: Sequence[Ranked]) -> str:

@@ -30,13 +30,14 @@ from tamis.trainer.online import Beside
 VERSION = 1
 
 
-def check(options: Tune) -> Method:
+def check(options: Tune, device: str) -> Method:
     """The method of a tune block, after everything that can be checked without model and rows.
 
-    Raises `RecipeError` for unknown names and options and for what does not go together,
-    `MissingPackage` for what is not installed.
+    Raises `RecipeError` for unknown names and options, for what does not go together or not with
+    this device (cpu or cuda), `MissingPackage` for what is not installed.
     """
     method = methods.of(options)
+    method.check_device(device)
     optimizers.check(options, method)
     objective = objective_of(options.objective.method, options.objective.options)
     if objective.frozen and not method.packable:
@@ -101,7 +102,7 @@ def job_of(
     heldout: pa.Table | None = None,
 ) -> Job:
     """Check the options and make the rows into steps."""
-    method = check(options)
+    method = check(options, device)
     tokenizer = load_tokenizer(model)
     objective = objective_of(options.objective.method, options.objective.options)
     limit = min(options.max_length or max_length(model), max_length(model))

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from tamis.errors import DataError
+from tamis.numerics.ranks import spearman
 from tamis.pipelines import rankings
 from tamis.pipelines.context import Context
 from tamis.pipelines.pool import Snapshot
-from tamis.pipelines.train_scorer import spearman, train_scorer
+from tamis.pipelines.train_scorer import train_scorer
 from tamis.recipe import Model
 from tamis.scoring import registry
 

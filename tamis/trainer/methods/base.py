@@ -71,8 +71,12 @@ class Method:
     example: ClassVar[Mapping[str, Any]] = {}
 
     def check(self) -> None:
-        """Raise `RecipeError` for options that do not fit each other, `MissingPackage` for what is
-        not installed. Called before any work begins; imports nothing heavy."""
+        """Raise `RecipeError` for options that do not fit each other. Called before any work
+        begins; imports nothing heavy."""
+
+    def check_device(self, device: str) -> None:
+        """Raise `RecipeError` where the method cannot run on `device`, cpu or cuda, and
+        `MissingPackage` for what it needs there and is not installed; called as `check` is."""
 
     def prepare(self, lm: Any, context: Context) -> Any:
         """The model to be trained: `lm` itself or what wraps it, `requires_grad` set.

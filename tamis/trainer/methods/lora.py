@@ -78,8 +78,11 @@ class Lora(Adapter):
                 f"lora: init {self.init} changes the weights under the adapter, which {other} "
                 "cannot follow: use init default, eva or orthogonal"
             )
+
+    def check_device(self, device: str) -> None:
+        """See `Method`."""
         if self.quantize != "none":
-            lora_init.check_quantize()
+            lora_init.check_quantize(device)
 
     def config(self, lm: Any, context: Context) -> Any:
         """See `Adapter`."""

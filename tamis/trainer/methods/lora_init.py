@@ -180,8 +180,10 @@ def _scalings(trained: Any) -> set[float]:
     return {m.scaling["default"] for m in trained.modules() if hasattr(m, "lora_A")}
 
 
-def check_quantize() -> None:
-    """Raise `MissingPackage` where weights cannot be kept in 4 bits."""
+def check_quantize(device: str) -> None:
+    """Raise `RecipeError` or `MissingPackage` where weights cannot be kept in 4 bits."""
+    if device != "cuda":
+        raise RecipeError("lora: quantize 4bit needs a GPU; this run is on the CPU: leave it out")
     if find_spec("bitsandbytes") is None:
         raise MissingPackage(
             "lora: quantize 4bit needs the package 'bitsandbytes', which is not installed: "
@@ -191,8 +193,6 @@ def check_quantize() -> None:
 
 def quantize(lm: Any, device: str) -> None:
     """Put 4-bit layers (nf4, scales quantized too) in the place of all linear ones but the head."""
-    if device != "cuda":
-        raise RecipeError("lora: quantize 4bit needs a GPU; this run is on the CPU: leave it out")
     import torch
     from bitsandbytes.nn import Linear4bit, Params4bit
 

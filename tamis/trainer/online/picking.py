@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tamis.numerics.ranks import spearman
 from tamis.selectors.online import BatchPicker
 from tamis.trainer import launch
 from tamis.trainer.online import safe
@@ -210,7 +211,8 @@ class Picking:
             **counted,
         }
         self.sums = {name: value + told[name] for name, value in self.sums.items()}
-        self.told = {**told, **_quantiles(scores["total"]), **self._own()}
+        figures = {**_quantiles(scores["total"]), **_by_length(scores, lengths)}
+        self.told = {**told, **figures, **self._own()}
         if launch.rank() == 0:
             names = [self.dataset.examples.row_id[i] for i in group]
             self.picks.add(step + 1, names, scores, kept)
@@ -241,3 +243,12 @@ def _quantiles(total: np.ndarray) -> dict[str, list[float]]:
     if not len(real):
         return {}
     return {"quantiles": np.quantile(real, [0, 0.25, 0.5, 0.75, 1]).tolist()}
+
+
+def _by_length(scores: Mapping[str, Any], lengths: np.ndarray) -> dict[str, float]:
+    """How far the scores go with the rows' tokens alone: a rank correlation; of the utility where
+    a rule has one."""
+    score = scores.get("utility", scores["total"])
+    real = np.isfinite(score)
+    found = spearman(score[real], lengths[real])
+    return {} if found is None else {"length_correlation": found}

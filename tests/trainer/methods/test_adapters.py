@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -258,16 +259,32 @@ def test_adalora_needs_steps(made: Any) -> None:
         made("adalora", steps=2)
 
 
-def test_four_bits_need_a_gpu_and_their_package(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_bits_need_a_gpu_and_their_package(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before any work, the GPU first: a package does not help without one."""
     from tamis.errors import MissingPackage
+    from tamis.pipelines import plan
+    from tamis.recipe import build
+    from tamis.storage.artifact import Store
     from tamis.trainer.methods import lora_init
 
+    recipe = build(
+        {
+            "sources": {"a": {"path": "rows.jsonl"}},
+            "models": {"lm": {"path": tiny.path, "prompt_style": "chat"}},
+            "select": {"method": "random", "budget": {"rows": 3}},
+            "tune": {"model": "lm", "options": {"quantize": "4bit"}},
+        },
+        where="test",
+    )
+    with pytest.raises(RecipeError, match="needs a GPU; this run is on the CPU"):
+        plan.check(recipe, Store(tmp_path), "cpu")
     monkeypatch.setattr(lora_init, "find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match="pip install bitsandbytes"):
-        made("lora", quantize="4bit")
+        plan.check(recipe, Store(tmp_path), "cuda")
     monkeypatch.setattr(lora_init, "find_spec", lambda name: object())
-    with pytest.raises(RecipeError, match="needs a GPU; this run is on the CPU"):
-        made("lora", quantize="4bit")
+    plan.check(recipe, Store(tmp_path), "cuda")
 
 
 def test_eva_reads_batches_with_answers_enough() -> None:

@@ -23,7 +23,7 @@ from tamis.trainer.job import check
 
 def refused(words: str, **block: Any) -> None:
     with pytest.raises(RecipeError, match=words) as caught:
-        check(Tune.model_validate(block))
+        check(Tune.model_validate(block), "cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -57,7 +57,7 @@ def test_what_does_not_go_together() -> None:
     for name in methods.names():
         if not methods.get(name).packable:
             refused("packed rows would share: set packing: none", method=name)
-            check(Tune(method=name, packing="none"))
+            check(Tune(method=name, packing="none"), "cpu")
     refused("may be several batches; use galore_adamw", optimizer="galore_adamw_layerwise")
     refused("galore_adamw saves memory on whole weights", optimizer="galore_adamw")
     refused("knows no weight decay", method="full", optimizer="galore_adamw", weight_decay=0.1)
@@ -65,9 +65,9 @@ def test_what_does_not_go_together() -> None:
 
 
 def test_diagnostics_need_whole_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    check(Tune(diagnose={}))
+    check(Tune(diagnose={}), "cpu")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    check(Tune())
+    check(Tune(), "cpu")
     refused("FSDP cuts them: use ddp, or leave it out", diagnose={})
 
 
@@ -79,7 +79,7 @@ def test_an_absent_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(optimizers, "find_spec", gone)
     with pytest.raises(MissingPackage, match="pip install schedulefree"):
-        check(Tune(optimizer="schedule_free_adamw", scheduler="constant"))
+        check(Tune(optimizer="schedule_free_adamw", scheduler="constant"), "cpu")
 
 
 def test_every_method_tells_of_itself() -> None:

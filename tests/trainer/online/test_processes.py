@@ -132,13 +132,13 @@ def test_two_processes_pick_what_one_picks(
 def test_bds_has_no_groups() -> None:
     options = {"online": {**RULES["bds"], "group": 4}}
     with pytest.raises(RecipeError, match="leave group out"):
-        check(Tune.model_validate(options))
+        check(Tune.model_validate(options), "cpu")
 
 
 def test_weights_that_are_cut_among_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process scores its own rows: a part of the weights is not enough, and all at once they
     would wait for each other."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    check(Tune.model_validate({"online": {"method": "random"}}))
+    check(Tune.model_validate({"online": {"method": "random"}}), "cpu")
     with pytest.raises(RecipeError, match="online: uds needs whole weights"):
-        check(Tune.model_validate({"online": RULES["uds"]}))
+        check(Tune.model_validate({"online": RULES["uds"]}), "cpu")

@@ -51,6 +51,21 @@ def test_every_rule_trains_six_steps_on_half_the_rows(
     assert all(w.isfinite().all() for w in weights_of(tmp_path / "a" / "model").values())
 
 
+def test_how_far_utility_goes_with_length_is_told(
+    run: Any, chosen: Any, picks: Any, tokenizer: Any, table: Any, sums: Any
+) -> None:
+    from scipy.stats import spearmanr
+
+    report = run("a", online=chosen("uds"), max_steps=3)
+    rows = prepare(table(sums), tokenizer, prompt_style="chat", max_length=256)
+    length = dict(zip(rows.row_id, rows.lengths.tolist(), strict=True))
+    for step, entry in enumerate(report["history"]):
+        log = picks("a").to_pandas().query(f"step == {step + 1}")
+        wanted = spearmanr(log["utility"], [length[row] for row in log["row_id"]]).statistic
+        assert entry["online"]["length_correlation"] == pytest.approx(wanted)
+        assert wanted > 0.5
+
+
 @pytest.mark.parametrize("method", ["random", "uds", "max_gradnorm"])
 def test_to_keep_all_rows_is_plain_training(method: str, run: Any, chosen: Any, same: Any) -> None:
     """Dropout included: scoring draws nothing and leaves no mode behind."""
