@@ -57,6 +57,18 @@ def within(
     return {**line, "ratio": round(ratio, 2), "aim": f"<= {at_most:g}", "met": ratio <= at_most}
 
 
+def surroundings(device: str = "cpu") -> dict[str, Any]:
+    """What torch runs on, and the load of the machine before anything is measured."""
+    import torch
+
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+    }
+
+
 def record(result: dict[str, Any], out: Path | None) -> None:
     """Print the result with the machine and its load now, and write it to `out` if given.
 

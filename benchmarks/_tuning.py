@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,20 @@ CHAT = (
     "{% generation %}{{ m.content }}<|end|>{% endgeneration %}"
     "{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
 )
+
+
+def command_line(told: str, *, steps: int) -> argparse.ArgumentParser:
+    """The command line of what trains on rows of T0, or as long as those."""
+    parser = argparse.ArgumentParser(description=told.split("\n")[0])
+    parser.add_argument("--model", help="folder of a causal language model")
+    parser.add_argument("--size", help="instead: a model of random weights of this size")
+    parser.add_argument("--data", help="Parquet with instruction and output; default: made up")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rows-per-step", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=steps, help="beside the first")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="also write the line here")
+    return parser
 
 
 def prepared(
@@ -154,6 +169,16 @@ class Run:
     scoring: np.ndarray
     tokens: np.ndarray
     report: dict[str, Any]
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+
+def middle(rates: Iterable[np.ndarray]) -> float:
+    """The median over all steps of several runs."""
+    return statistics.median(np.concatenate(list(rates)).tolist())
 
 
 def timed_run(rows: Examples, model: Model, options: dict[str, Any], device: str) -> Run:

@@ -11,7 +11,6 @@ of the norm. They take turns, so that a busy machine slows both. Prints one JSON
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks._record import record, timed, times
+from benchmarks._record import record, surroundings, timed, times
 from benchmarks.lm_scoring import MODEL, SHORT, fitting, generated, read
 from tamis.language.forward import Engine, Pass
 from tamis.language.gradients import Gradients
@@ -45,10 +44,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "benchmark": "gradients",
         "data": Path(options.data).name if options.data else "random words",
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "rounds": options.rounds,
         "rows": len(work),
     }
@@ -66,7 +62,7 @@ def main() -> None:
         )
         for name in ("last_block", "all_blocks")
     ]
-    record({**result, "lines": lines}, Path(options.out) if options.out else None)
+    record({**result, "lines": lines}, options.out)
     if any(r["largest_difference"] > 1e-5 for r in result.values() if isinstance(r, dict)):
         sys.exit("the values differ by more than 1e-5")
 
@@ -79,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", help="also write the line here")
+    parser.add_argument("--out", type=Path, help="also write the line here")
     return parser.parse_args()
 
 

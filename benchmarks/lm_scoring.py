@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks._record import record, timed, times, within
+from benchmarks._record import record, surroundings, timed, times, within
 from tamis.language.forward import LOGPROB, Engine, Pass
 from tamis.language.load import load_model
 from tamis.language.network import Part
@@ -70,9 +70,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "benchmark": "lm_scoring",
         "data": Path(options.data).name if options.data else "random words",
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(),
         "drawn": len(every),
     }
     for size, rows in (("short", short), ("all", every[: options.sample])):
@@ -86,7 +84,7 @@ def main() -> None:
                 **compare(blocks(rows, alone=signal == "ifd"), plain, engine),
             }
         result[f"{size}_more"] = more(blocks(rows, alone=True), engine)
-    record({**result, "lines": lines(result)}, Path(options.out) if options.out else None)
+    record({**result, "lines": lines(result)}, options.out)
     measured = [r for r in result.values() if isinstance(r, dict)]
     if any(r["largest_difference"] > 1e-5 for r in measured):
         sys.exit("the values differ by more than 1e-5")
@@ -115,7 +113,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", help="Parquet with instruction and output; default: made up")
     parser.add_argument("--rows", type=int, default=512, help="rows drawn")
     parser.add_argument("--sample", type=int, default=128, help="those of all lengths")
-    parser.add_argument("--out", help="also write the line here")
+    parser.add_argument("--out", type=Path, help="also write the line here")
     return parser.parse_args()
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._record import record, times, within
+from benchmarks._record import record, surroundings, times, within
 from benchmarks._tuning import SIZES, generated, random_model, timed_run
 from benchmarks.throughput import LONGEST, trl_rates
 from tamis.numerics.device import resolve
@@ -44,10 +43,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {
         "benchmark": "memory",
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "model": f"Llama of random weights, {options.size}",
         "rows_per_step": options.rows,
         "steps": options.steps,
@@ -68,7 +64,7 @@ def main() -> None:
         times(f"training, {what}", 1e6 / ours["tokens_a_second"], "TRL SFTTrainer, packing",
               1e6 / theirs["tokens_a_second"], at_least=1, unit="s / 1e6 tokens"),
     ]  # fmt: skip
-    record({**result, "lines": lines}, Path(options.out) if options.out else None)
+    record({**result, "lines": lines}, options.out)
 
 
 def arguments() -> argparse.Namespace:
@@ -81,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, help="tokens of a forward pass")
     parser.add_argument("--trainer", choices=("trl", "tamis"), help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
-    parser.add_argument("--out", help="also write the line here")
+    parser.add_argument("--out", type=Path, help="also write the line here")
     return parser.parse_args()
 
 
@@ -106,9 +102,7 @@ def rates_of(
     if options.trainer == "trl":
         return trl_rates(rows, model, device, tokens, options.steps, options.rows)
     chosen = {"method": "lora", "rows_per_step": options.rows, "batch_tokens": tokens}
-    run = timed_run(rows, model, chosen, device)
-    found: np.ndarray = run.tokens / run.seconds
-    return found
+    return timed_run(rows, model, chosen, device).rates
 
 
 def used(device: str) -> int:

@@ -14,9 +14,6 @@ the model has random weights. Prints one JSON line.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +23,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
-from benchmarks._record import record, times
-from benchmarks._tuning import Run, prepared, timed_run
+from benchmarks._record import record, surroundings, times
+from benchmarks._tuning import Run, command_line, middle, prepared, timed_run
 from tamis.numerics.device import resolve
 from tamis.trainer import engine
 from tamis.trainer.data import Examples
@@ -42,14 +38,11 @@ DEFAULTS = {"cpu": None, "cuda": "half_billion"}
 
 def main() -> None:
     """Measure and print."""
-    options = arguments()
+    options = command_line(__doc__, steps=6).parse_args()
     device = resolve(options.device)
     result: dict[str, Any] = {
         "benchmark": "packing",
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "rows_per_step": options.rows_per_step,
         "steps": options.steps,
         "rounds": options.rounds,
@@ -69,7 +62,7 @@ def main() -> None:
     result |= told
     for way, found in runs.items():
         result[way] = {
-            "tokens_a_second": round(rate(found)),
+            "tokens_a_second": round(middle(run.rates for run in found)),
             "padding_share": round(1 - rows.lengths.sum() / sum(widths[way]), 4),
             "batches": len(widths[way]),
         }
@@ -86,24 +79,10 @@ def main() -> None:
         )
         for way in ("best_fit", "dynamic")
     ]
-    record({**result, "lines": lines}, Path(options.out) if options.out else None)
+    record({**result, "lines": lines}, options.out)
     worst = max(result[way]["loss_gap"]["largest_relative"] for way in ("best_fit", "dynamic"))
     if worst > (1e-4 if device == "cpu" else 1e-3):
         sys.exit("the losses differ")
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="folder of a causal language model")
-    parser.add_argument("--size", help="instead: a model of random weights of this size")
-    parser.add_argument("--data", help="Parquet with instruction and output; default: made up")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--rows-per-step", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=6, help="beside the first")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", help="also write the line here")
-    return parser.parse_args()
 
 
 @contextmanager
@@ -123,11 +102,6 @@ def watched(*, plain: bool) -> Iterator[list[int]]:
 
     with patch.object(engine, "micro_batches", made):
         yield cells
-
-
-def rate(runs: list[Run]) -> float:
-    """Tokens a second: the median over all steps."""
-    return statistics.median(np.concatenate([r.tokens / r.seconds for r in runs]).tolist())
 
 
 def gap(one: Run, other: Run) -> dict[str, float]:

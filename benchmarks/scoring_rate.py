@@ -13,7 +13,6 @@ unless a `--device cpu` asks for it, and then nothing is aimed at. Prints one JS
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._record import record, timed
+from benchmarks._record import record, surroundings, timed
 from benchmarks._tuning import SIZES, random_model
 from tamis.language.forward import Engine, Pass
 from tamis.numerics.device import resolve
@@ -38,12 +37,9 @@ def main() -> None:
     if device == "cpu" and options.device != "cpu":
         print("scoring_rate: not run, there is no CUDA device")
         return
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     result: dict[str, Any] = {
         "benchmark": "scoring_rate",
-        "device": name,
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "model": f"Llama of random weights, {options.size}",
         "rows": options.rows,
     }
@@ -68,7 +64,7 @@ def main() -> None:
         "share": round(ours / floor, 3),
     }
     line = {
-        "what": f"scoring rate, {options.size}, bf16, {name}",
+        "what": f"scoring rate, {options.size}, bf16, {result['device']}",
         "ours": ours / 1e12,
         "against": "one bf16 matrix product",
         "rival": floor / 1e12,
@@ -77,7 +73,7 @@ def main() -> None:
         "aim": f">= {AIM}" if device == "cuda" else "none",
         "met": device == "cpu" or ours / floor >= AIM,
     }
-    record({**result, "lines": [line]}, Path(options.out) if options.out else None)
+    record({**result, "lines": [line]}, options.out)
 
 
 def arguments() -> argparse.Namespace:
@@ -87,7 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="billion")
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", help="also write the line here")
+    parser.add_argument("--out", type=Path, help="also write the line here")
     return parser.parse_args()
 
 

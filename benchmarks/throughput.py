@@ -13,9 +13,6 @@ with --data; else generated, as long as T0's. Prints one JSON line.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -23,10 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks._record import record, times
-from benchmarks._tuning import prepared, timed_run
+from benchmarks._record import record, surroundings, times
+from benchmarks._tuning import command_line, middle, prepared, timed_run
 from tamis.language.load import load_model, load_tokenizer
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
@@ -38,15 +34,14 @@ DEFAULTS = {"cpu": (None, 1024), "cuda": ("half_billion", 8192)}
 
 def main() -> None:
     """Measure and print."""
-    options = arguments()
+    parser = command_line(__doc__, steps=4)
+    parser.add_argument("--tokens", type=int, help="tokens of a forward pass")
+    options = parser.parse_args()
     device = resolve(options.device)
     size, tokens = options.size or DEFAULTS[device][0], options.tokens or DEFAULTS[device][1]
     result: dict[str, Any] = {
         "benchmark": "throughput",
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "steps": options.steps,
         "rounds": options.rounds,
         "tokens_a_forward": tokens,
@@ -60,11 +55,10 @@ def main() -> None:
         chosen = {"method": "lora", "rows_per_step": per_step, "batch_tokens": tokens}
         for _ in range(options.rounds):
             ways["trl"].append(trl_rates(rows, model, device, tokens, options.steps, per_step))
-            run = timed_run(rows, model, chosen, device)
-            ways["tamis"].append(run.tokens / run.seconds)
+            ways["tamis"].append(timed_run(rows, model, chosen, device).rates)
     result |= told
     for way, rates in ways.items():
-        result[f"{way}_tokens_a_second"] = round(statistics.median(np.concatenate(rates).tolist()))
+        result[f"{way}_tokens_a_second"] = round(middle(rates))
     line = times(
         f"training, {told['rows']}, {told['model']}, {device}",
         1e6 / result["tamis_tokens_a_second"],
@@ -73,22 +67,7 @@ def main() -> None:
         at_least=1,
         unit="s / 1e6 tokens",
     )
-    record({**result, "lines": [line]}, Path(options.out) if options.out else None)
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", help="folder of a causal language model")
-    parser.add_argument("--size", help="instead: a model of random weights of this size")
-    parser.add_argument("--data", help="Parquet with instruction and output; default: made up")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--rows-per-step", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4, help="beside the first")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, help="tokens of a forward pass")
-    parser.add_argument("--out", help="also write the line here")
-    return parser.parse_args()
+    record({**result, "lines": [line]}, options.out)
 
 
 def trl_rates(

@@ -16,17 +16,14 @@ JSON line.
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks._record import record, within
-from benchmarks._tuning import SIZES, Run, generated, random_model, timed_run
+from benchmarks._record import record, surroundings, within
+from benchmarks._tuning import SIZES, Run, generated, middle, random_model, timed_run
 from tamis.numerics.device import resolve
 
 KEEP = 0.25
@@ -43,10 +40,7 @@ def main() -> None:
     rows_per_step = options.rows_per_step or DEFAULTS[device][1]
     result: dict[str, Any] = {
         "benchmark": "uds_training",
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "model": f"Llama of random weights, {size}",
         "rows_per_step": rows_per_step,
         "steps": options.steps,
@@ -69,7 +63,7 @@ def main() -> None:
             what = f"a candidate row under UDS, {KEEP:.0%} kept, {name} lengths, {size}, {device}"
             seconds = result[name]["uds_seconds_a_row"], result[name]["plain_seconds_a_row"]
             lines.append(within(what, seconds[0], "a row of training", seconds[1], at_most=0.7))
-    record({**result, "lines": lines}, Path(options.out) if options.out else None)
+    record({**result, "lines": lines}, options.out)
 
 
 def arguments() -> argparse.Namespace:
@@ -80,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6, help="beside the first")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows-per-step", type=int)
-    parser.add_argument("--out", help="also write the line here")
+    parser.add_argument("--out", type=Path, help="also write the line here")
     return parser.parse_args()
 
 
@@ -88,7 +82,7 @@ def told(runs: dict[str, list[Run]], rows_per_step: int) -> dict[str, Any]:
     """Medians over steps and rounds, in seconds a candidate row."""
 
     def median(values: list[np.ndarray]) -> float:
-        return round(statistics.median(np.concatenate(values).tolist()) / rows_per_step, 6)
+        return round(middle(values) / rows_per_step, 6)
 
     uds = runs["uds"]
     picked = uds[0].report["online"]

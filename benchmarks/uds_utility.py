@@ -13,7 +13,6 @@ and the whole score (utility, projection, distances to a full queue). Prints one
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._record import record, timed, times
+from benchmarks._record import record, surroundings, timed, times
 from tamis.numerics.device import resolve
 from tamis.selectors.online import build
 from tamis.selectors.online.nuclear import factor, nuclear_norm
@@ -41,10 +40,7 @@ def main() -> None:
     )]  # fmt: skip
     result: dict[str, Any] = {
         "benchmark": "uds_utility",
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **surroundings(device),
         "rounds": options.rounds,
         **dict(
             zip(("rows", "positions", "vocabulary", "width"), (options.rows, *sizes), strict=True)
@@ -56,7 +52,7 @@ def main() -> None:
         times(f"{what}, {device}", result["seconds"], "svdvals of the logits",
               result["svdvals_seconds"], at_least=8),
     ]  # fmt: skip
-    record({**result, "lines": lines}, Path(options.out) if options.out else None)
+    record({**result, "lines": lines}, options.out)
     if result["largest_difference"] > 1e-4:
         sys.exit("the utilities differ by more than 1e-4")
 
@@ -70,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int)
     parser.add_argument("--width", type=int)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", help="also write the line here")
+    parser.add_argument("--out", type=Path, help="also write the line here")
     return parser.parse_args()
 
 
