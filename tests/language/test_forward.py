@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from tamis.errors import DataError, TamisError
 from tamis.language import forward
@@ -15,36 +14,11 @@ from tamis.language.network import SplitNetwork, WholeNetwork, network
 from tamis.recipe import Model
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_lm: Callable[..., Path]) -> Path:
-    return tiny_lm()
-
-
-@pytest.fixture(scope="module")
-def plain(folder: Path) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def engine(folder: Path, budget: int | None = None) -> Engine:
-    return Engine(Model(path=str(folder), prompt_style="plain"), "cpu", budget=budget)
-
-
-def test_on_a_cpu_the_linear_layers_are_packed(folder: Path) -> None:
+def test_on_a_cpu_the_linear_layers_are_packed(engine: Callable[..., Engine], folder: Path) -> None:
     net = engine(folder).network
     kinds = {type(m) for m in (*net.backbone.modules(), net.head)}
     assert any(issubclass(k, torch.nn.Linear) for k in kinds)
     assert torch.nn.Linear not in kinds
-
-
-def some_passes(n: int, seed: int = 0) -> list[Pass]:
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(n):
-        length = int(rng.integers(2, 60))
-        count = int(rng.integers(0, length))
-        targets = np.sort(rng.choice(np.arange(1, length), size=count, replace=False))
-        made.append(Pass(rng.integers(0, 262, size=length).tolist(), targets))
-    return made
 
 
 def one_by_one(model: torch.nn.Module, passes: list[Pass]) -> list[np.ndarray]:
@@ -59,7 +33,13 @@ def one_by_one(model: torch.nn.Module, passes: list[Pass]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("budget", [1, 40, 300, 100_000])
-def test_equals_a_loop_over_rows(folder: Path, plain: torch.nn.Module, budget: int) -> None:
+def test_equals_a_loop_over_rows(
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    folder: Path,
+    plain: torch.nn.Module,
+    budget: int,
+) -> None:
     passes = some_passes(40)
     expected = one_by_one(plain, passes)
     for values, wanted, p in zip(
@@ -70,7 +50,9 @@ def test_equals_a_loop_over_rows(folder: Path, plain: torch.nn.Module, budget: i
         np.testing.assert_allclose(values, wanted, atol=1e-5)
 
 
-def test_order_and_company_do_not_matter_and_a_repeat_is_bitwise_equal(folder: Path) -> None:
+def test_order_and_company_do_not_matter_and_a_repeat_is_bitwise_equal(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     passes = some_passes(30, seed=1)
     runner = engine(folder)
     first = runner.logprobs(passes)
@@ -82,7 +64,9 @@ def test_order_and_company_do_not_matter_and_a_repeat_is_bitwise_equal(folder: P
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_threads_change_no_value_and_are_given_back(folder: Path, fails: bool) -> None:
+def test_threads_change_no_value_and_are_given_back(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path, fails: bool
+) -> None:
     passes = some_passes(30, seed=6)
     runner = engine(folder, 200)
     before = torch.get_num_threads()
@@ -109,7 +93,9 @@ def test_threads_change_no_value_and_are_given_back(folder: Path, fails: bool) -
         torch.set_num_threads(before)
 
 
-def test_done_names_each_pass_with_targets_once(folder: Path) -> None:
+def test_done_names_each_pass_with_targets_once(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     passes = some_passes(30, seed=3)
     told: list[int] = []
     engine(folder, 100).logprobs(passes, done=lambda rows: told.extend(rows.tolist()))
@@ -117,7 +103,11 @@ def test_done_names_each_pass_with_targets_once(folder: Path) -> None:
 
 
 def test_out_of_memory_halves_the_batch(
-    folder: Path, plain: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    folder: Path,
+    plain: torch.nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes = some_passes(24, seed=4)
     runner = engine(folder, 100_000)
@@ -145,7 +135,7 @@ def test_out_of_memory_halves_the_batch(
 
 
 def test_a_row_that_never_fits_is_a_clear_error(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Callable[..., Engine], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = engine(folder)
 
@@ -161,7 +151,7 @@ def test_a_row_that_never_fits_is_a_clear_error(
         runner.logprobs([Pass(list(range(10)), np.array([3, 9]))])
 
 
-def test_no_logits_beyond_the_wanted_tokens(folder: Path) -> None:
+def test_no_logits_beyond_the_wanted_tokens(engine: Callable[..., Engine], folder: Path) -> None:
     """The head sees as many rows as there are targets, never batch x length."""
     runner = engine(folder)
     seen = []
@@ -172,7 +162,12 @@ def test_no_logits_beyond_the_wanted_tokens(folder: Path) -> None:
     assert all(len(shape) == 2 for shape in seen)
 
 
-def test_models_with_more_behind_the_head_run_whole(plain: torch.nn.Module, folder: Path) -> None:
+def test_models_with_more_behind_the_head_run_whole(
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    plain: torch.nn.Module,
+    folder: Path,
+) -> None:
     """Scaled logits must not be lost by taking backbone and head apart."""
 
     class Scaled(type(plain)):
@@ -198,7 +193,9 @@ def test_targets_nothing_predicts_are_refused(targets: list[int]) -> None:
         Pass([1, 2, 3, 4, 5], np.array(targets))
 
 
-def test_engines_of_one_model_share_its_weights(folder: Path, tiny_lm: Callable[..., Path]) -> None:
+def test_engines_of_one_model_share_its_weights(
+    engine: Callable[..., Engine], folder: Path, tiny_lm: Callable[..., Path]
+) -> None:
     first, second = engine(folder, 10), engine(folder)
     assert first.network is second.network
     assert engine(tiny_lm(seed=1)).network is not first.network
@@ -207,12 +204,14 @@ def test_engines_of_one_model_share_its_weights(folder: Path, tiny_lm: Callable[
     assert not [n for n in forward._LOADED.values() if id(n) == known]
 
 
-def test_nothing_to_do(folder: Path) -> None:
+def test_nothing_to_do(engine: Callable[..., Engine], folder: Path) -> None:
     assert engine(folder).logprobs([]) == []
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_same_values(folder: Path) -> None:
+def test_a_gpu_gives_the_same_values(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     passes = some_passes(40, seed=7)

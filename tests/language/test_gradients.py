@@ -18,26 +18,6 @@ from tamis.language.network import WholeNetwork
 from tamis.recipe import Model
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_lm: Callable[..., Path]) -> Path:
-    return tiny_lm()
-
-
-def engine(folder: Path, budget: int | None = None, **given: object) -> Engine:
-    return Engine(Model(path=str(folder), prompt_style="plain", **given), "cpu", budget=budget)
-
-
-def some_passes(n: int, seed: int = 0) -> list[Pass]:
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(n):
-        length = int(rng.integers(2, 60))
-        count = int(rng.integers(0, length))
-        targets = np.sort(rng.choice(np.arange(1, length), size=count, replace=False))
-        made.append(Pass(rng.integers(0, 262, size=length).tolist(), targets))
-    return made
-
-
 def weight_gradients(model: torch.nn.Module, p: Pass, names: list[str]) -> dict[str, np.ndarray]:
     """The definition: the backward pass of the mean loss of one row."""
     weights = {name: model.get_parameter(f"{name}.weight") for name in names}
@@ -73,7 +53,13 @@ def check(runner: Gradients, model: torch.nn.Module, prefix: str, passes: list[P
     [((), 1, 7), ((), 0, 14), (("v_proj",), 1, 1), (("q_proj", "down_proj"), 2, 4)],
 )
 def test_equals_a_backward_pass_a_row(
-    folder: Path, budget: int, modules: tuple[str, ...], blocks: int, layers: int
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    folder: Path,
+    budget: int,
+    modules: tuple[str, ...],
+    blocks: int,
+    layers: int,
 ) -> None:
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     runner = Gradients(engine(folder, budget), modules, blocks, dimension=24, seed=3)
@@ -81,14 +67,21 @@ def test_equals_a_backward_pass_a_row(
     check(runner, plain, "model.", some_passes(16))
 
 
-def test_models_that_run_whole_give_the_same(folder: Path) -> None:
+def test_models_that_run_whole_give_the_same(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     whole = engine(folder)
     whole.network = WholeNetwork(AutoModelForCausalLM.from_pretrained(folder).float().eval())
     check(Gradients(whole, dimension=6), plain, "", some_passes(8, seed=1))
 
 
-def test_of_an_adapter_its_factors_count(folder: Path, tmp_path: Path) -> None:
+def test_of_an_adapter_its_factors_count(
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    folder: Path,
+    tmp_path: Path,
+) -> None:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
@@ -106,7 +99,9 @@ def test_of_an_adapter_its_factors_count(folder: Path, tmp_path: Path) -> None:
     assert len(only.layers) == 4
 
 
-def test_company_and_padding_do_not_matter(folder: Path) -> None:
+def test_company_and_padding_do_not_matter(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     passes = some_passes(12, seed=4)
     together = Gradients(engine(folder)).run(passes)
     for i in range(0, 12, 3):
@@ -116,7 +111,9 @@ def test_company_and_padding_do_not_matter(folder: Path) -> None:
             np.testing.assert_allclose(alone[1], together[i][1], atol=1e-5 * alone[0])
 
 
-def test_the_seed_and_the_name_of_a_layer_fix_its_projection(folder: Path) -> None:
+def test_the_seed_and_the_name_of_a_layer_fix_its_projection(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     passes = some_passes(6, seed=5)
     first, again, other = (Gradients(engine(folder), seed=s).run(passes) for s in (0, 0, 1))
     for a, b, c in zip(first, again, other, strict=True):
@@ -130,7 +127,9 @@ def test_the_seed_and_the_name_of_a_layer_fix_its_projection(folder: Path) -> No
         np.testing.assert_array_equal(a, b)
 
 
-def test_projections_keep_products_on_average(folder: Path) -> None:
+def test_projections_keep_products_on_average(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     passes = [p for p in some_passes(10, seed=6) if len(p.targets)]
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     names = [f"model.{n}" for n in Gradients(engine(folder)).layers]
@@ -166,12 +165,16 @@ def test_norms_of_tokens_that_cancel() -> None:
     assert float(found[0]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_names_that_are_not_there(folder: Path) -> None:
+def test_names_that_are_not_there(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     with pytest.raises(RecipeError, match=r"named c_attn; there are down_proj, .*v_proj"):
         Gradients(engine(folder), ("c_attn",)).run(some_passes(2))
 
 
-def test_a_layer_that_runs_twice_is_refused(folder: Path) -> None:
+def test_a_layer_that_runs_twice_is_refused(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     runner = Gradients(engine(folder), (), 0)
     runner.engine.network = copy.deepcopy(runner.engine.network)
     blocks = runner.engine.network.backbone.layers
@@ -180,7 +183,9 @@ def test_a_layer_that_runs_twice_is_refused(folder: Path) -> None:
         runner.run(some_passes(3))
 
 
-def test_weights_and_hooks_are_left_as_they_were(folder: Path) -> None:
+def test_weights_and_hooks_are_left_as_they_were(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     runner = Gradients(engine(folder))
     before = {n: v.clone() for n, v in runner.engine.network.backbone.state_dict().items()}
     runner.run(some_passes(4))
@@ -190,7 +195,9 @@ def test_weights_and_hooks_are_left_as_they_were(folder: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_same_values(folder: Path) -> None:
+def test_a_gpu_gives_the_same_values(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     passes = some_passes(20, seed=7)

@@ -14,11 +14,6 @@ from tamis.language import load
 from tamis.recipe import Model
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_lm: Callable[..., Path]) -> Path:
-    return tiny_lm()
-
-
 def model(folder: Path, **given: object) -> Model:
     return Model(path=str(folder), prompt_style=given.pop("prompt_style", "plain"), **given)
 

@@ -12,16 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from tamis.language.forward import LOGPROB, Engine, Pass
 from tamis.language.narrow import _last_feed_forward, narrow
-from tamis.recipe import Model
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_lm: Callable[..., Path]) -> Path:
-    return tiny_lm()
-
-
-def engine(folder: Path) -> Engine:
-    return Engine(Model(path=str(folder), prompt_style="plain"), "cpu")
 
 
 def some_passes(n: int) -> list[Pass]:
@@ -41,7 +31,9 @@ def read(runner: Engine) -> list[int]:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_it_reads_the_wanted_tokens_and_gives_what_all_would(folder: Path, threads: int) -> None:
+def test_it_reads_the_wanted_tokens_and_gives_what_all_would(
+    engine: Callable[..., Engine], folder: Path, threads: int
+) -> None:
     passes = some_passes(64)
     runner = engine(folder)
     seen = read(runner)
@@ -59,7 +51,9 @@ def test_it_reads_the_wanted_tokens_and_gives_what_all_would(folder: Path, threa
         np.testing.assert_allclose(a["logprob"], b["logprob"], atol=1e-5)
 
 
-def test_states_are_whole_after_a_pass_that_failed(folder: Path) -> None:
+def test_states_are_whole_after_a_pass_that_failed(
+    engine: Callable[..., Engine], folder: Path
+) -> None:
     runner = engine(folder)
     net, ids = runner.network, torch.arange(10)[None]
     expected = net.backbone(input_ids=ids).last_hidden_state

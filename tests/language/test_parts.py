@@ -14,34 +14,8 @@ from tamis.language import network as networks
 from tamis.language.forward import Engine, Pass
 from tamis.language.network import WholeNetwork, token_parts
 from tamis.numerics.logits import label_scores
-from tamis.recipe import Model
 
 PARTS = frozenset({"logprob", "entropy", "el2n", "hidden_mean", "hidden_last"})
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_lm: Callable[..., Path]) -> Path:
-    return tiny_lm()
-
-
-@pytest.fixture(scope="module")
-def plain(folder: Path) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def engine(folder: Path, budget: int | None = None) -> Engine:
-    return Engine(Model(path=str(folder), prompt_style="plain"), "cpu", budget=budget)
-
-
-def some_passes(n: int, seed: int = 0) -> list[Pass]:
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(n):
-        length = int(rng.integers(2, 60))
-        count = int(rng.integers(0, length))
-        targets = np.sort(rng.choice(np.arange(1, length), size=count, replace=False))
-        made.append(Pass(rng.integers(0, 262, size=length).tolist(), targets))
-    return made
 
 
 def one_by_one(model: torch.nn.Module, p: Pass) -> dict[str, np.ndarray]:
@@ -57,7 +31,12 @@ def one_by_one(model: torch.nn.Module, p: Pass) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("budget", [1, 100, 100_000])
 @pytest.mark.parametrize("whole", [False, True])
 def test_all_parts_equal_a_loop_over_rows(
-    folder: Path, plain: torch.nn.Module, budget: int, whole: bool
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    folder: Path,
+    plain: torch.nn.Module,
+    budget: int,
+    whole: bool,
 ) -> None:
     passes = some_passes(25)
     runner = engine(folder, budget)
@@ -70,7 +49,9 @@ def test_all_parts_equal_a_loop_over_rows(
     assert runner.passes_run == len(passes)
 
 
-def test_each_part_alone_has_the_values_it_has_among_all(folder: Path) -> None:
+def test_each_part_alone_has_the_values_it_has_among_all(
+    engine: Callable[..., Engine], some_passes: Callable[..., list[Pass]], folder: Path
+) -> None:
     passes = some_passes(25, seed=1)
     together = engine(folder).run(passes, PARTS)
     for part in PARTS:
@@ -82,7 +63,10 @@ def test_each_part_alone_has_the_values_it_has_among_all(folder: Path) -> None:
 
 
 def test_small_chunks_of_logits_give_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Callable[..., Engine],
+    some_passes: Callable[..., list[Pass]],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No more logits than a chunk exist at once."""
     passes = some_passes(20, seed=2)
@@ -107,7 +91,9 @@ def test_sure_tokens_have_exact_small_el2n() -> None:
     np.testing.assert_allclose(found["entropy"], expected.entropy, rtol=1e-5, atol=1e-6)
 
 
-def test_states_cover_what_stands_behind_the_last_target(folder: Path) -> None:
+def test_states_cover_what_stands_behind_the_last_target(
+    engine: Callable[..., Engine], folder: Path
+) -> None:
     ids = list(range(10, 30))
     (short, longer, none) = engine(folder).run(
         [Pass(ids[:12], np.array([5])), Pass(ids, np.array([5])), Pass(ids, np.array([], int))],
@@ -120,7 +106,9 @@ def test_states_cover_what_stands_behind_the_last_target(folder: Path) -> None:
 
 
 @pytest.mark.model
-def test_the_real_model_gives_what_transformers_gives(base_model: Path) -> None:
+def test_the_real_model_gives_what_transformers_gives(
+    engine: Callable[..., Engine], base_model: Path
+) -> None:
     rng = np.random.default_rng(3)
     passes = [
         Pass(rng.integers(0, 8192, size=n).tolist(), np.arange(n // 2, n)) for n in (6, 20, 31, 9)

@@ -13,18 +13,8 @@ from transformers import AutoModelForCausalLM
 from tamis.language.forward import Engine, Pass
 from tamis.language.prefix import LEAST, reads_on, shared
 from tamis.numerics.logits import label_scores
-from tamis.recipe import Model
 
 PARTS = frozenset({"logprob", "entropy", "el2n"})
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_lm: Callable[..., Path]) -> Path:
-    return tiny_lm()
-
-
-def engine(folder: Path, budget: int | None = None) -> Engine:
-    return Engine(Model(path=str(folder), prompt_style="plain"), "cpu", budget=budget)
 
 
 def behind(prompts: list[list[int]], n: int, seed: int = 0) -> list[Pass]:
@@ -49,7 +39,9 @@ def tokens_read(runner: Engine) -> list[int]:
 
 
 @pytest.mark.parametrize("budget", [30, 200, 100_000])
-def test_equal_to_a_loop_and_fewer_tokens_read(folder: Path, budget: int) -> None:
+def test_equal_to_a_loop_and_fewer_tokens_read(
+    engine: Callable[..., Engine], folder: Path, budget: int
+) -> None:
     rng = np.random.default_rng(1)
     passes = behind([rng.integers(0, 262, size=n).tolist() for n in (50, 80)], 36)
     runner = engine(folder, budget)
@@ -94,7 +86,7 @@ def test_too_few_or_too_short_share_nothing() -> None:
     assert [len(values) for values in nothing] == [0, 0]
 
 
-def test_models_without_such_a_cache_are_seen(folder: Path) -> None:
+def test_models_without_such_a_cache_are_seen(engine: Callable[..., Engine], folder: Path) -> None:
     backbone = engine(folder).network.backbone
     ids = torch.arange(8)[None]
 

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tamis import samples
 from tamis.pipelines.context import Context
 from tamis.pipelines.pool import Snapshot, snapshot
 from tamis.recipe import Recipe
+from tamis.storage import files
 from tamis.storage.artifact import Maker, Store
 
 Row = dict[str, Any]
+# Facts that tell how a run went, not what came of it.
+_TIMES = ("seconds", "rows_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
 def silent(_: str) -> None:
@@ -82,6 +86,32 @@ def put(store: Store, name: str, rows: Sequence[Row], parts: int = 1) -> str:
 def _type(table: Sequence[Row], name: str) -> pa.DataType:
     values = [row[name] for row in table if row[name] is not None]
     return pa.array(values).type if values else pa.string()
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[..., dict[str, Any]]:
+    """Read every result of a store: tables by value, weights by bytes, facts without times and what
+    else is `left` out."""
+
+    def read(root: Path, *left: str) -> dict[str, Any]:
+        assert not list(root.glob("*/*.partial"))
+        found: dict[str, Any] = {}
+        for path in sorted(root.glob("*/*/**/*")):
+            name = str(path.relative_to(root))
+            if path.suffix == ".parquet":
+                found[name] = pq.read_table(path)
+            elif path.suffix == ".safetensors":
+                found[name] = files.file_sha256(path)
+            elif path.name == "artifact.json":
+                found[name] = without(files.read_json(path)["facts"], {*_TIMES, *left})
+        return found
+
+    def without(facts: Any, names: set[str]) -> Any:
+        if isinstance(facts, dict):
+            return {k: without(v, names) for k, v in facts.items() if k not in names}
+        return facts
+
+    return read
 
 
 @pytest.fixture

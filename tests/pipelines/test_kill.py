@@ -12,15 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-
-from tamis.storage import files
 
 pytestmark = pytest.mark.slow
 
 # What tells the time or the machine, and so differs between two equal runs.
-_TIMES = ("seconds", "rows_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
 @pytest.fixture(scope="module")
@@ -65,27 +61,6 @@ def finish(recipe: Path, store: Path) -> None:
     assert process.returncode == 0, told.decode()
 
 
-def contents(store: Path) -> dict[str, Any]:
-    """Every result of a store: tables by value, weights by bytes, facts without times."""
-    assert not list(store.glob("*/*.partial"))
-    found: dict[str, Any] = {}
-    for path in sorted(store.glob("*/*/**/*")):
-        name = str(path.relative_to(store))
-        if path.suffix == ".parquet":
-            found[name] = pq.read_table(path)
-        elif path.suffix == ".safetensors":
-            found[name] = files.file_sha256(path)
-        elif path.name == "artifact.json":
-            found[name] = timeless(files.read_json(path)["facts"])
-    return found
-
-
-def timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in (*_TIMES, "resumed_from_step")}
-    return value
-
-
 def wait_until(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 240
     while not reached():
@@ -95,10 +70,12 @@ def wait_until(process: subprocess.Popen[bytes], reached: Callable[[], bool]) ->
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def undisturbed(
+    recipe: Path, contents: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     store = tmp_path_factory.mktemp("plain") / "store"
     finish(recipe, store)
-    return contents(store)
+    return contents(store, "resumed_from_step")
 
 
 # Each pattern appears in the store while the stage before it is over and its own is under way.
@@ -111,7 +88,11 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_started_again(
-    recipe: Path, undisturbed: dict[str, Any], tmp_path: Path, moment: str
+    recipe: Path,
+    contents: Callable[..., dict[str, Any]],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    moment: str,
 ) -> None:
     store = tmp_path / "store"
     process = start(recipe, store)
@@ -119,18 +100,21 @@ def test_killed_and_started_again(
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     finish(recipe, store)
-    found = contents(store)
+    found = contents(store, "resumed_from_step")
     assert found.keys() == undisturbed.keys()
     for name, value in undisturbed.items():
         assert found[name] == value, name
 
 
 def test_two_runs_at_once_both_end_right(
-    recipe: Path, undisturbed: dict[str, Any], tmp_path: Path
+    recipe: Path,
+    contents: Callable[..., dict[str, Any]],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     store = tmp_path / "store"
     first, second = start(recipe, store), start(recipe, store)
     told = [p.communicate(timeout=300)[1].decode() for p in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], told
     assert "waiting: another process" in "".join(told)
-    assert contents(store) == undisturbed
+    assert contents(store, "resumed_from_step") == undisturbed

@@ -40,8 +40,6 @@ METHOD = {
     "budget": {"rows": 20},
 }
 TUNE = {"model": "lm", "method": "full", "learning_rate": 0.01, "rows_per_step": 4, "epochs": 2}
-# What tells the time or the machine, and so differs between two equal runs.
-TIMES = ("seconds", "rows_per_second", "tokens_per_second", "peak_memory_bytes")
 
 
 class Killed(BaseException):
@@ -169,24 +167,12 @@ def test_another_run_computes_nothing(go: Callable[..., Summary], done: Summary)
     assert sum(o.computed for o in again.outcomes) == 0
 
 
-def contents(root: Path) -> dict[str, Any]:
-    """Every result of a store: tables by value, weights by bytes, facts without times."""
-    assert not list(root.glob("*/*.partial"))
-    found: dict[str, Any] = {}
-    for path in sorted(root.glob("*/*/**/*")):
-        name = str(path.relative_to(root))
-        if path.suffix == ".parquet":
-            found[name] = pq.read_table(path)
-        elif path.suffix == ".safetensors":
-            found[name] = files.file_sha256(path)
-        elif path.name == "artifact.json":
-            facts = files.read_json(path)["facts"]
-            found[name] = {k: v for k, v in facts.items() if k not in (*TIMES, "ingest_seconds")}
-    return found
-
-
 def test_killed_behind_every_step(
-    go: Callable[..., Summary], done: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    go: Callable[..., Summary],
+    done: Summary,
+    contents: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ensure = Store.ensure
     alive = [True]
@@ -213,7 +199,7 @@ def test_killed_behind_every_step(
             assert kills < 30
     # Three picks, two times manifest, model and scores, and the stages around.
     assert kills >= 3 + 6 + 4
-    found, want = contents(tmp_path / "store"), contents(done.store)
+    found, want = (contents(s, "ingest_seconds") for s in (tmp_path / "store", done.store))
     assert found.keys() == want.keys()
     for name, value in want.items():
         assert found[name] == value, name

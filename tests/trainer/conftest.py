@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,5 +168,6 @@ def two_processes() -> Callable[..., list[str]]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.modules["gloo"] = module  # for snippets that a test runs here too
     run: Callable[..., list[str]] = module.two_processes
     return run

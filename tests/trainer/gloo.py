@@ -1,4 +1,7 @@
-"""Run a snippet of Python in two processes that train together on the CPU."""
+"""Run a snippet of Python in two processes that train together on the CPU, and break it off.
+
+The snippet imports `until` and `Stop` from here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,26 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class Stop(Exception):
+    """What breaks a run off."""
+
+
+@contextmanager
+def until(stop: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar that breaks the run off behind `stop` steps."""
+    calls: list[int] = []
+
+    def advance(rows: int) -> None:
+        calls.append(rows)
+        if len(calls) > stop:
+            raise Stop
+
+    yield advance
 
 
 def two_processes(snippet: str, folder: Path, *arguments: str, seconds: float = 120) -> list[str]:
@@ -44,7 +66,9 @@ def two_processes(snippet: str, folder: Path, *arguments: str, seconds: float = 
 
 
 def _variables(rank: int, port: int) -> dict[str, str]:
+    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     return {
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": "2",

@@ -91,30 +91,14 @@ def test_two_processes_train_what_one_trains(
 # The whole of tune in two processes; in the folder "cut" it is broken off and goes on.
 TUNE = """
 import json, sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from gloo import Stop, until
 
 from tamis.recipe import Model, Tune
 from tamis.trainer import launch
 from tamis.trainer.tune import tune
-
-
-class Stop(Exception):
-    pass
-
-
-@contextmanager
-def until(stop):
-    calls = []
-
-    def advance(rows):
-        calls.append(rows)
-        if len(calls) > stop:
-            raise Stop
-
-    yield advance
 
 
 path, options, folder = sys.argv[1:]

@@ -19,11 +19,11 @@ from tamis.trainer.job import check
 # Runs of tune under some rules; the run "cut" is broken off behind step 3 and goes on.
 RUNS = """
 import hashlib, json, sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from gloo import Stop, until
 
 from tamis.recipe import Model, Tune
 from tamis.trainer import launch, online
@@ -33,22 +33,6 @@ from tamis.trainer.tune import tune
 made = []
 begin = online.picking
 online.picking = lambda *given, **named: made.append(begin(*given, **named)) or made[-1]
-
-
-class Stop(Exception):
-    pass
-
-
-@contextmanager
-def until(stop):
-    calls = []
-
-    def advance(rows):
-        calls.append(rows)
-        if len(calls) > stop:
-            raise Stop
-
-    yield advance
 
 
 def start(path, folder, name, options, stop=99):
