@@ -108,6 +108,34 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def nli(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Callable[..., Path]) -> Path:
+    """The folder of a random classifier of pairs whose classes come in an order of their own."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("nli")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm(template=False))
+    tokenizer.pad_token = "<|end|>"
+    tokenizer.model_max_length = 64
+    torch.manual_seed(5)
+    labels = ["entailment", "neutral", "contradiction"]
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.8,
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Start a server process that speaks the OpenAI protocol by a script: see openai_server.py;

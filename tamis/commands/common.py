@@ -50,6 +50,10 @@ WorkersOption = Annotated[
 GpusOption = Annotated[
     int | None, typer.Option("--gpus", help="So many workers, each with a GPU of its own.")
 ]
+PlanOption = Annotated[
+    bool,
+    typer.Option("--plan", help="Only tell what it would do, reuse, take and send elsewhere."),
+]
 
 DEFAULT_STORE = "tamis-store"
 

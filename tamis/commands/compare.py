@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tamis.commands import common
-from tamis.commands.common import JsonOption, SetOption, StoreOption
+from tamis.commands.common import JsonOption, PlanOption, SetOption, StoreOption
 
 
 def compare(
@@ -20,10 +20,7 @@ def compare(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown on stdout and nothing else there.")
     ] = False,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Only tell what it would do, reuse, take and send elsewhere."),
-    ] = False,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare methods at equal budgets and several seeds; only cells that are missing are run."""

@@ -13,6 +13,7 @@ from tamis.commands.common import (
     JsonOption,
     ModelOption,
     OptionsOption,
+    PlanOption,
     RecipeOption,
     SeedOption,
     SetOption,
@@ -32,10 +33,7 @@ def run(
     engine: EngineOption = None,
     workers: WorkersOption = None,
     gpus: GpusOption = None,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Only tell what it would do, reuse, take and send elsewhere."),
-    ] = False,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages of a recipe; what the store holds already is reused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tamis.language.tally import Tally
@@ -41,3 +41,14 @@ class Outcome:
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
     read: Tally = field(default_factory=Tally)
+
+    def document(self) -> dict[str, Any]:
+        """All but the facts, as JSON-like values."""
+        return {
+            "stage": self.stage,
+            "reused": self.reused,
+            "computed": self.computed,
+            "seconds": self.seconds,
+            "read": asdict(self.read),
+            "keys": dict(self.keys),
+        }

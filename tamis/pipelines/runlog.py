@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -49,17 +49,7 @@ def update(ctx: Context, log: RunLog, outcomes: Sequence[Outcome], status: str) 
         "seconds": (datetime.now(UTC) - log.started).total_seconds(),
         "selection": keys.get("chosen/selection"),
         "baseline": keys.get("baseline/selection"),
-        "stages": [
-            {
-                "stage": o.stage,
-                "reused": o.reused,
-                "computed": o.computed,
-                "seconds": o.seconds,
-                "read": asdict(o.read),
-                "keys": dict(o.keys),
-            }
-            for o in outcomes
-        ],
+        "stages": [o.document() for o in outcomes],
         "metrics": dict(facts),
         "settings": ctx.recipe.model_dump(exclude={"store"}),
         "versions": _versions(ctx.device),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from tamis.pipelines import mixture
@@ -14,18 +13,7 @@ def document(summary: Summary) -> dict[str, Any]:
     return {
         "run": summary.run_id,
         "store": str(summary.store),
-        "stages": [
-            {
-                "stage": o.stage,
-                "reused": o.reused,
-                "computed": o.computed,
-                "seconds": o.seconds,
-                "read": asdict(o.read),
-                "keys": dict(o.keys),
-                "facts": dict(o.facts),
-            }
-            for o in summary.outcomes
-        ],
+        "stages": [{**o.document(), "facts": dict(o.facts)} for o in summary.outcomes],
     }
 
 

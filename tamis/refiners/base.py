@@ -94,6 +94,12 @@ def writer(model: Model, device: str) -> Writer:
     return Engine(model, device) if model.endpoint is None else Client(model)
 
 
+def judging(judge: Model, model: Model, device: str, writing: Writer) -> Engine:
+    """The engine of a judge; that of the writer where both are one model with its weights here."""
+    same = judge == model and isinstance(writing, Engine)
+    return writing if same else Engine(judge, device)
+
+
 def write(
     engine: Writer,
     rows: Sequence[tuple[Messages, Any]],

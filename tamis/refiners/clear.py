@@ -18,7 +18,7 @@ from tamis.numerics.above import Ties, above
 from tamis.numerics.cells import code
 from tamis.numerics.options import Answers
 from tamis.recipe import Model
-from tamis.refiners.base import Advance, Refined, Row, Writer, write, writer
+from tamis.refiners.base import Advance, Refined, Row, Writer, judging, write, writer
 
 Scope = Literal["low_confidence", "all"]
 _ASKED = "Which response is better?"
@@ -181,8 +181,7 @@ class ClearCorrect:
 
     @cached_property
     def _judge(self) -> Engine:
-        same = self.judge == self.model and isinstance(self._writer, Engine)
-        return self._writer if same else Engine(self.judge, self.device)
+        return judging(self.judge, self.model, self.device, self._writer)
 
 
 def _case(pair: Exchange, first: str, second: str) -> Case:

@@ -23,6 +23,7 @@ from tamis.refiners.base import (
     Row,
     Writer,
     Written,
+    judging,
     logprobs,
     write,
     writer,
@@ -201,8 +202,7 @@ class S3ft:
 
     @cached_property
     def _judge(self) -> Engine:
-        same = self.judge == self.model and isinstance(self._writer, Engine)
-        return self._writer if same else Engine(self.judge, self.device)
+        return judging(self.judge, self.model, self.device, self._writer)
 
 
 def _outcome(

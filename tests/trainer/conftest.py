@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +51,18 @@ def tokenizer() -> Any:
         additional_special_tokens=special[2:],
         chat_template=TEMPLATE,
     )
+
+
+@pytest.fixture
+def rewriting(tokenizer: Any) -> Any:
+    """The tokenizer with a template that begins the last answer alone with "so"."""
+    made = copy.copy(tokenizer)
+    made.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{% if m.role == 'assistant' and loop.last %}so {% endif %}{{ m.content }}<|end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    return made
 
 
 @pytest.fixture(scope="session")

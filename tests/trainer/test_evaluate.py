@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -202,14 +201,8 @@ def test_plain_style(tiny: Model, table: Callable[..., pa.Table], tokenizer: Any
 
 
 def test_rows_that_the_template_rewrites_count_as_they_are_trained(
-    tiny: Model, tokenizer: Any, table: Callable[..., pa.Table], sums: Any, tmp_path: Path
+    tiny: Model, rewriting: Any, table: Callable[..., pa.Table], sums: Any, tmp_path: Path
 ) -> None:
-    rewriting = copy.copy(tokenizer)
-    rewriting.chat_template = (
-        "{% for m in messages %}<|{{ m.role }}|>"
-        "{% if m.role == 'assistant' and loop.last %}so {% endif %}{{ m.content }}<|end|>"
-        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
     shutil.copytree(str(tiny.path), tmp_path / "lm")
     rewriting.save_pretrained(tmp_path / "lm")
     model = tiny.model_copy(update={"path": str(tmp_path / "lm")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -127,14 +126,8 @@ def test_order_follows_the_seed_and_the_epoch() -> None:
 
 
 def test_a_row_that_its_template_rewrites_becomes_examples_of_its_own(
-    tokenizer: Any, table: Callable[..., pa.Table], sums: Any
+    rewriting: Any, table: Callable[..., pa.Table], sums: Any
 ) -> None:
-    rewriting = copy.copy(tokenizer)
-    rewriting.chat_template = (
-        "{% for m in messages %}<|{{ m.role }}|>"
-        "{% if m.role == 'assistant' and loop.last %}so {% endif %}{{ m.content }}<|end|>"
-        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
     rows = table(sums[:7], [1.0, 2, 3, 4, 5, 6, 7])  # rows 0 and 5 have two answers
     found = prepare(rows, rewriting, prompt_style="chat", max_length=256)
     assert found.row_id == [f"r{i:03d}" for i in (0, 0, 1, 2, 3, 4, 5, 5, 6)]

@@ -19,31 +19,3 @@ def long_lm(tiny_lm):
         return Model(path=str(folder), prompt_style=style)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def nli(tmp_path_factory, tiny_lm):
-    """The folder of a random classifier of pairs whose classes come in an order of their own."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("nli")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_lm(template=False))
-    tokenizer.pad_token = "<|end|>"
-    tokenizer.model_max_length = 64
-    torch.manual_seed(5)
-    labels = ["entailment", "neutral", "contradiction"]
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.8,
-        id2label=dict(enumerate(labels)),
-        label2id={name: i for i, name in enumerate(labels)},
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
