@@ -137,6 +137,30 @@ def nli(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Callable[..., Path]) 
 
 
 @pytest.fixture
+def cramped() -> Iterator[Callable[..., list[int]]]:
+    """Let a model run out of GPU memory whenever it is given more than so many tokens at once;
+    gives the list of what it was asked to read."""
+    hooks: list[Any] = []
+
+    def make(model: Any, most: int) -> list[int]:
+        import torch
+
+        asked: list[int] = []
+
+        def hook(_: Any, given: tuple[Any, ...]) -> None:
+            asked.append(given[0].numel())
+            if given[0].numel() > most:
+                raise torch.cuda.OutOfMemoryError("injected")
+
+        hooks.append(model.get_input_embeddings().register_forward_pre_hook(hook))
+        return asked
+
+    yield make
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Start a server process that speaks the OpenAI protocol by a script: see openai_server.py;
     gives its URL."""

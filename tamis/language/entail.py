@@ -16,6 +16,7 @@ from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import CONFIG, TOKENIZER, WEIGHTS, quiet
 from tamis.language.packed import pack
 from tamis.language.parallel import spread
+from tamis.language.room import Room
 from tamis.language.windows import Windows, windows
 from tamis.numerics.device import resolve
 
@@ -76,12 +77,17 @@ class Entailment:
         of windows that take more tokens together than apart."""
         distinct = list(dict.fromkeys(pairs))
         lengths, limit = self._lengths(distinct), self._limit
-        groups = list(batches(np.minimum(lengths, limit), _BUDGET[resolve(self.device)]))
+        widths = np.minimum(lengths, limit)
+        groups = list(batches(widths, self._room.tokens))
         found = np.zeros(len(distinct))
+
+        def classify(rows: np.ndarray) -> np.ndarray:
+            return self._classify([distinct[i] for i in rows])
+
         if groups:
             self._loaded  # noqa: B018 - once, before the threads ask for it
         with spread(resolve(self.device)) as run:
-            results = run(lambda rows: self._classify([distinct[i] for i in rows]), groups)
+            results = run(lambda rows: self._room.run(rows, widths, classify), groups)
             for rows, values in zip(groups, results, strict=True):
                 found[rows] = values
         over = np.maximum(0, lengths - limit) / np.maximum(1, lengths)
@@ -115,6 +121,10 @@ class Entailment:
     def _count(self, texts: Sequence[str]) -> np.ndarray:
         coded = self._loaded[0](list(texts), add_special_tokens=False, verbose=False)
         return np.array([len(ids) for ids in coded["input_ids"]], dtype=np.int64)
+
+    @cached_property
+    def _room(self) -> Room:
+        return Room(_BUDGET[resolve(self.device)])
 
     @cached_property
     def _special(self) -> int:

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import orjson
 
-from tamis.errors import DataError, TamisError
+from tamis.errors import DataError
 from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.load import (
@@ -26,6 +26,7 @@ from tamis.language.network import STATES, Network, Padded, Part, network
 from tamis.language.packed import pack
 from tamis.language.parallel import spread
 from tamis.language.prefix import shared
+from tamis.language.room import Room
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
 
@@ -108,12 +109,12 @@ class Engine:
         return found
 
     @cached_property
-    def budget(self) -> int:
-        """Padded tokens a batch may have. Shrinks when memory runs out."""
+    def room(self) -> Room:
+        """How many padded tokens a batch may have."""
         budget = self._wanted_budget or _BUDGET[resolve(self.device)]
         if self.network.whole_logits:
             budget = min(budget, max(1, _WHOLE_VALUES // self.vocabulary))
-        return budget
+        return Room(budget)
 
     def logprobs(self, passes: Sequence[Pass], *, done: Done | None = None) -> list[np.ndarray]:
         """The natural log-probabilities of the targets of each pass alone: see `run`."""
@@ -158,7 +159,7 @@ class Engine:
     def each(
         self,
         widths: np.ndarray,
-        compute: Callable[[np.ndarray], list[Any]],
+        compute: Callable[[np.ndarray], Sequence[Any]],
         *,
         group: np.ndarray | None = None,
         done: Done | None = None,
@@ -181,9 +182,9 @@ class Engine:
             if group is None
             else [wanted[group[wanted] == number] for number in np.unique(group[wanted])]
         )
-        cut = [rows[b] for rows in groups for b in batches(widths[rows], self.budget)]
+        cut = [rows[b] for rows in groups for b in batches(widths[rows], self.room.tokens)]
         with spread(resolve(self.device)) as run:
-            found = run(lambda rows: self._halving(rows, widths, compute), cut)
+            found = run(lambda rows: self.room.run(rows, widths, compute), cut)
             for rows, values in zip(cut, found, strict=True):
                 for row, value in zip(rows, values, strict=True):
                     results[row] = value
@@ -192,32 +193,6 @@ class Engine:
                 if done is not None:
                     done(rows)
         return results
-
-    def _halving(
-        self, rows: np.ndarray, widths: np.ndarray, compute: Callable[[np.ndarray], list[Any]]
-    ) -> list[Any]:
-        """The results of a batch, in two batches if it does not fit into memory."""
-        import torch
-
-        padded = len(rows) * int(widths[rows].max())
-        if padded <= self.budget or len(rows) == 1:
-            try:
-                return compute(rows)
-            except torch.cuda.OutOfMemoryError as error:
-                if len(rows) == 1:
-                    raise TamisError(
-                        f"a sequence of {padded} tokens does not fit into GPU memory: lower the "
-                        "model's max_length, or use dtype bfloat16"
-                    ) from error
-                self.budget = max(1, padded // 2)
-            # Outside the except block, which keeps the failed tensors alive.
-            torch.cuda.empty_cache()
-        middle = len(rows) // 2
-        return [
-            value
-            for half in (rows[:middle], rows[middle:])
-            for value in self._halving(half, widths, compute)
-        ]
 
     def _forward(
         self, passes: list[Pass], batch: Padded, parts: frozenset[Part]

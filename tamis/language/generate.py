@@ -11,6 +11,7 @@ from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.parallel import spread
 from tamis.language.render import RenderError, render, special_ids
+from tamis.language.room import Room
 
 # Padded prompt tokens of a batch, and its rows: the cache of keys and values grows with both.
 _TOKENS = {"cpu": 4096, "cuda": 131_072}
@@ -47,7 +48,8 @@ def greedy(
 
     `prompts` hold at least one id each; the results are in their order. Prompts run with others of
     like length, padded on the left, with a cache; at most `max_new_tokens` forwards a batch beyond
-    the prompt's. The model's own generation settings (sampling, penalties) are not used.
+    the prompt's. When CUDA memory runs out fewer run together, as in `Room`. The model's own
+    generation settings (sampling, penalties) are not used.
     """
     import torch
     from transformers import GenerationConfig
@@ -68,9 +70,10 @@ def greedy(
     )
     lengths = np.array([len(p) for p in prompts])
     most = _ROWS[device.type]
+    room = Room(_TOKENS[device.type])
     groups = [
         rows
-        for batch in batches(lengths, _TOKENS[device.type])
+        for batch in batches(lengths, room.tokens)
         for rows in np.split(batch, range(most, len(batch), most))
     ]
 
@@ -85,7 +88,8 @@ def greedy(
         return [_until(new, stops) for new in out[:, ids.shape[1] :].tolist()]
 
     with spread(device.type) as run:
-        for rows, made in zip(groups, run(continued, groups), strict=True):
+        found = run(lambda rows: room.run(rows, lengths, continued), groups)
+        for rows, made in zip(groups, found, strict=True):
             for row, new in zip(rows, made, strict=True):
                 results[row] = new
             tally.note(len(rows), int(lengths[rows].sum()), sum(map(len, made)))

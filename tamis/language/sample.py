@@ -14,6 +14,7 @@ from tamis.language.forward import Engine
 from tamis.language.generate import left_padded, stop_ids
 from tamis.language.next_token import steps
 from tamis.language.parallel import spread
+from tamis.language.room import Room
 from tamis.numerics.device import resolve
 
 # Tokens of prompt and answers that may be held at once, and answers written at once.
@@ -49,7 +50,8 @@ def sample(
     temperature), with `top_p` < 1 those of the fewest tokens that hold this much. The model's own
     generation settings are not used. Temperature 0 always takes the most probable token.
 
-    Cost: each prompt runs once, then one token a step of every answer that has not ended.
+    When CUDA memory runs out fewer prompts run together, as in `Room`. Cost: each prompt runs once,
+    then one token a step of every answer that has not ended.
     """
     results: list[list[Sampled]] = [[] for _ in prompts]
     if not prompts or count < 1 or max_new_tokens < 1:
@@ -57,24 +59,28 @@ def sample(
     device = resolve(engine.device)
     lengths = np.array([len(p) for p in prompts])
     most = max(1, _ROWS[device] // count)
+    widths = (lengths + max_new_tokens) * count
+    room = Room(_TOKENS[device])
     groups = [
         rows
-        for batch in batches((lengths + max_new_tokens) * count, _TOKENS[device])
+        for batch in batches(widths, room.tokens)
         for rows in np.split(batch, range(most, len(batch), most))
     ]
 
-    def write(rows: np.ndarray) -> list[Sampled]:
+    def write(rows: np.ndarray) -> list[list[Sampled]]:
         streams = [_stream(seed, names[i], j) for i in rows for j in range(count)]
         draws = _Draws(streams, temperature, top_p)
         prefixes = [prompts[i] for i in rows]
-        return _written(engine, prefixes, count, draws, set(stops), max_new_tokens)
+        made = _written(engine, prefixes, count, draws, set(stops), max_new_tokens)
+        return [made[i : i + count] for i in range(0, len(made), count)]
 
     engine.network  # noqa: B018 - loaded once, before the threads ask for it
     with spread(device) as run:
-        for rows, made in zip(groups, run(write, groups), strict=True):
-            for i, row in enumerate(rows):
-                results[row] = made[i * count : (i + 1) * count]
-            written = sum(len(answer.ids) for answer in made)
+        found = run(lambda rows: room.run(rows, widths, write), groups)
+        for rows, made in zip(groups, found, strict=True):
+            for row, answers in zip(rows, made, strict=True):
+                results[row] = answers
+            written = sum(len(answer.ids) for answers in made for answer in answers)
             tally.note(len(rows), int(lengths[rows].sum()), written)
             advance(len(rows))
     return results

@@ -18,6 +18,7 @@ from tamis.language.digest import folder_digest, hub_revision, is_hub_id
 from tamis.language.load import quiet
 from tamis.language.packed import pack
 from tamis.language.parallel import spread
+from tamis.language.room import Room
 from tamis.numerics.device import resolve
 from tamis.recipe import Model
 
@@ -85,30 +86,33 @@ class Encoder:
         """Vectors float32 (n, d), NaN for an empty text, and the share of each that was cut off.
 
         Texts run sorted by length in batches bounded by padded tokens, on a CPU one batch a core.
-        With other texts around it a vector differs by rounding, about 1e-7; the number of threads
-        changes nothing. `done` is told the numbers of the finished texts.
+        When CUDA memory runs out fewer run together, as in `Room`. With other texts around it a
+        vector differs by rounding, about 1e-7; the number of threads changes nothing. `done` is
+        told the numbers of the finished texts.
         """
         model = self._loaded
         vectors = np.full((len(texts), model.get_embedding_dimension()), np.nan, np.float32)
         lengths, limit = _lengths(model, texts)
         device = resolve(self.device)
         some = np.flatnonzero([bool(text) for text in texts])
-        cut = [some[g] for g in batches(np.minimum(lengths[some], limit), _BUDGET[device])]
+        widths = np.minimum(lengths, limit)
+        cut = [some[g] for g in batches(widths[some], self._room.tokens)]
 
         def compute(group: np.ndarray) -> np.ndarray:
-            found: np.ndarray = model.encode(
+            made: np.ndarray = model.encode(
                 [texts[i] for i in group],
                 batch_size=len(group),
                 normalize_embeddings=normalise,
                 convert_to_numpy=True,
                 show_progress_bar=False,
             )
-            return found
+            return made
 
         with spread(device) as run:
-            for group, values in zip(cut, run(compute, cut), strict=True):
+            found = run(lambda group: self._room.run(group, widths, compute), cut)
+            for group, values in zip(cut, found, strict=True):
                 vectors[group] = values
-                tally.note(len(group), int(np.minimum(lengths[group], limit).sum()))
+                tally.note(len(group), int(widths[group].sum()))
                 if done is not None:
                     done(group)
         if done is not None and len(some) < len(texts):
@@ -120,6 +124,10 @@ class Encoder:
         some = [text for text in texts if text]
         lengths, limit = _lengths(self._loaded, some)
         return tally.Tally(len(some), int(np.minimum(lengths, limit).sum()))
+
+    @cached_property
+    def _room(self) -> Room:
+        return Room(_BUDGET[resolve(self.device)])
 
     @cached_property
     def _loaded(self) -> Any:

@@ -63,6 +63,25 @@ def test_on_a_cpu_the_linear_layers_are_packed(default: registry.Embed) -> None:
     assert torch.nn.Linear not in kinds
 
 
+def test_out_of_memory_halves_the_batch(
+    default: registry.Embed,
+    batch: Callable[..., pa.RecordBatch],
+    pair: Callable,
+    cramped: Callable[..., list[int]],
+) -> None:
+    rows = batch([pair("word " * (1 + i % 4), str(i)) for i in range(12)])
+    whole = default.score(rows, advance=lambda n: None)["vector"]
+    fresh = build()
+    asked = cramped(fresh._encoder._loaded[0].auto_model, 40)
+    told: list[int] = []
+    np.testing.assert_allclose(fresh.score(rows, advance=told.append)["vector"], whole, atol=1e-5)
+    assert sum(told) == 12
+    assert [size for size in asked if size > 40]
+    asked.clear()
+    fresh.score(rows, advance=lambda n: None)
+    assert max(asked) <= 40  # what did not fit is not tried again
+
+
 def test_equal_texts_are_computed_once(
     default: registry.Embed,
     batch: Callable[..., pa.RecordBatch],
