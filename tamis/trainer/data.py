@@ -27,7 +27,8 @@ class Examples:
     that are not here, `truncated` those that lost their end, `split` those that stand here in
     several parts, since the template rewrites earlier turns (see `language.render`). `group` names
     the group of each row where an objective asks for one; `shown`, like `ids`, is what the model
-    sees in their place.
+    sees in their place. `token_weight` (float64, like `ids`) weighs single tokens, by default 1:
+    what a token counts is the product of its own and its row's weight.
     """
 
     ids: np.ndarray
@@ -40,6 +41,7 @@ class Examples:
     group: list[str] | None = None
     shown: np.ndarray | None = None
     split: int = 0
+    token_weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -73,19 +75,59 @@ class Examples:
             self.truncated,
             None if self.group is None else [self.group[i] for i in rows],
             None if self.shown is None else self.shown[places],
+            self.split,
+            None if self.token_weight is None else self.token_weight[places],
         )
+
+    def weights(self, i: int) -> np.ndarray | float:
+        """What each token of a row counts, or all alike."""
+        row = float(self.weight[i])
+        if self.token_weight is None:
+            return row
+        found: np.ndarray = row * self.token_weight[self.indptr[i] : self.indptr[i + 1]]
+        return found
 
     def targets(self) -> np.ndarray:
         """How many tokens of each row carry loss, (n,)."""
+        counts: np.ndarray = np.add.reduceat(self._carried(), self.indptr[:-1], dtype=np.int64)
+        return counts
+
+    def masses(self) -> np.ndarray:
+        """The sum of the token weights of each row's tokens that carry loss, (n,) float64."""
+        if self.token_weight is None:
+            return self.targets().astype(np.float64)
+        each = np.where(self._carried(), self.token_weight, 0.0)
+        found: np.ndarray = np.add.reduceat(each, self.indptr[:-1])
+        return found
+
+    def apiece(self) -> np.ndarray:
+        """The weight of each row over its mass, (n,): what its tokens count where all rows are to
+        count by their weight alone; 0 where the mass is."""
+        masses = self.masses()
+        return np.divide(self.weight, masses, out=np.zeros_like(masses), where=masses > 0)
+
+    def _carried(self) -> np.ndarray:
         carried = self.labelled.copy()
         carried[self.indptr[:-1]] = False
-        counts: np.ndarray = np.add.reduceat(carried, self.indptr[:-1], dtype=np.int64)
-        return counts
+        return carried
+
+    def check(self) -> None:
+        """Raise `DataError` for token weights that are no weights, or not one a token."""
+        given = self.token_weight
+        if given is None:
+            return
+        if given.shape != self.ids.shape or not (np.isfinite(given) & (given >= 0)).all():
+            raise DataError(
+                f"token_weight: expected {len(self.ids)} finite numbers >= 0, one a token"
+            )
+        if not (self.weight * self.masses()).sum() > 0:
+            raise DataError("none of the rows can be trained on: weights that sum to 0")
 
     def fingerprint(self) -> str:
         """32 hex digits over everything that is trained on."""
         total = hashlib.blake2b(digest_size=16)
-        for array in (self.ids, self.labelled, self.indptr, self.weight):
+        own = () if self.token_weight is None else (self.token_weight,)
+        for array in (self.ids, self.labelled, self.indptr, self.weight, *own):
             total.update(np.ascontiguousarray(array).tobytes())
         for names in (self.row_id, self.group or []):
             total.update("\0".join(names).encode())

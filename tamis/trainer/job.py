@@ -144,6 +144,7 @@ def _examples(
     rows: pa.Table | Examples, tokenizer: Any, model: Model, limit: int, group_by: str | None
 ) -> Examples:
     if isinstance(rows, Examples):
+        rows.check()
         return rows
     return prepare(
         rows.sort_by("row_id"),  # so that the order of files and shards does not count

@@ -144,9 +144,9 @@ def stacked(examples: Examples, bins: Sequence[Sequence[int] | np.ndarray]) -> d
     `position_ids` start anew with each row, which is what keeps the rows apart inside the model
     (without a cache; see `loss.terms_forward`). The label of each row's first token is -100, so
     that no row predicts the next. `loss_weights` (float32) is the row's weight at each of its
-    tokens. A shorter bin is padded on the right with token 0, position 0 and label -100: each token
-    there is a row of its own. `rows` (r,) tells which of the examples are here, `spans` (r, 3)
-    where each of them lies: line, first column, end.
+    tokens, times the token's own. A shorter bin is padded on the right with token 0, position 0 and
+    label -100: each token there is a row of its own. `rows` (r,) tells which of the examples are
+    here, `spans` (r, 3) where each of them lies: line, first column, end.
     """
     import torch
 
@@ -161,7 +161,7 @@ def stacked(examples: Examples, bins: Sequence[Sequence[int] | np.ndarray]) -> d
             here = slice(start, start := start + int(examples.lengths[i]))
             ids[at, here], labels[at, here] = examples.row(int(i))
             positions[at, here] = np.arange(here.stop - here.start)
-            weights[at, here] = examples.weight[i]
+            weights[at, here] = examples.weights(int(i))
             spans.append([at, here.start, here.stop])
     columns = {
         "input_ids": ids,

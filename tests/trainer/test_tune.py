@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from tamis import recipe
-from tamis.errors import RecipeError, TamisError
+from tamis.errors import DataError, RecipeError, TamisError
 from tamis.language.load import load_model
 from tamis.language.render import prompt, render
 from tamis.recipe import Model, Tune
+from tamis.trainer.data import Examples, prepare
 from tamis.trainer.tune import tune
 
 LORA = {"method": "lora", "options": {"rank": 4, "dropout": 0.1}, "learning_rate": 0.01}
@@ -257,3 +260,79 @@ def test_the_prompt_given_at_generation_is_the_one_trained_on(sums: Any, tokeniz
         row = render(messages, None, tokenizer, prompt_style="chat")
         before = prompt(messages[:-1], None, tokenizer, prompt_style="chat")
         assert row.ids[: len(before)] == before and row.labelled[len(before)]
+
+
+def weighed(examples: Examples) -> Examples:
+    rng = np.random.default_rng(5)
+    return dataclasses.replace(
+        examples, token_weight=rng.choice([0.0, 0.5, 3.0], len(examples.ids))
+    )
+
+
+@pytest.mark.parametrize("objective", ["sft", "dft", "sequence_mean"])
+def test_tokens_have_weights_of_their_own(
+    tiny: Model,
+    tokenizer: Any,
+    table: Any,
+    sums: Any,
+    progress: Any,
+    tmp_path: Path,
+    objective: str,
+) -> None:
+    """The first loss by hand, row by row, however rows are batched; and all 1 is as without."""
+    import torch
+
+    from tamis.trainer.data import steps
+
+    rows = table(sums, [0.5 + i % 3 for i in range(len(sums))])
+    plain = prepare(rows, tokenizer, prompt_style="chat", max_length=256)
+    given = weighed(plain)
+    lm = load_model(tiny, "cpu")
+    top, low = 0.0, 0.0
+    for i in steps(40, epochs=1, rows_per_step=8, max_steps=1, seed=3)[0]:
+        ids, labels = (torch.from_numpy(a) for a in given.row(i))
+        with torch.inference_mode():
+            logp = torch.log_softmax(lm(input_ids=ids[None]).logits[0, :-1].double(), dim=-1)
+        at = (labels[1:] != -100).nonzero()[:, 0]
+        nll = -logp[at, labels[1:][at]].numpy()
+        cost = np.exp(-nll) * nll if objective == "dft" else nll
+        own = given.token_weight[given.indptr[i] :][at.numpy() + 1]
+        if objective == "sequence_mean":
+            top += given.weight[i] * float((own * cost).sum() / own.sum())
+            low += given.weight[i]
+        else:
+            top += given.weight[i] * float((own * cost).sum())
+            low += given.weight[i] * float(own.sum())
+
+    def first(examples: Examples, folder: str, **options: Any) -> dict[str, Any]:
+        (tmp_path / folder).mkdir()
+        block = {"rows_per_step": 8, "batch_tokens": 128, "max_steps": 2, **options}
+        block["objective"] = {"method": objective}
+        return tune(
+            examples,
+            tiny,
+            Tune.model_validate(block),
+            seed=3,
+            device="cpu",
+            folder=tmp_path / folder,
+            say=lambda line: None,
+            progress=progress(),
+        )
+
+    for packing in ("best_fit", "none"):
+        report = first(given, packing, packing=packing)
+        assert report["history"][0]["loss"] == pytest.approx(top / low, rel=1e-5)
+    ones = dataclasses.replace(plain, token_weight=np.ones(len(plain.ids)))
+    one, other = first(ones, "ones"), first(plain, "plain")
+    assert one["history"] == other["history"] and one["identity"] != other["identity"]
+
+
+def test_token_weights_that_are_none_are_refused(tokenizer: Any, table: Any, sums: Any) -> None:
+    plain = prepare(table(sums), tokenizer, prompt_style="chat", max_length=256)
+    for bad in (np.ones(3), np.full(len(plain.ids), -1.0), np.full(len(plain.ids), np.nan)):
+        with pytest.raises(DataError, match="finite numbers >= 0, one a token"):
+            dataclasses.replace(plain, token_weight=bad).check()
+    with pytest.raises(DataError, match="weights that sum to 0"):
+        dataclasses.replace(plain, token_weight=np.zeros(len(plain.ids))).check()
+    taken = weighed(plain).take(np.array([7, 2]))
+    assert taken.masses().tolist() == weighed(plain).masses()[[7, 2]].tolist()

@@ -25,4 +25,4 @@ class SequenceMean(Objective):
 
     def rows(self, examples: Examples, step: int, course: Course) -> Examples:
         """See `Objective`."""
-        return dataclasses.replace(examples, weight=examples.weight / examples.targets())
+        return dataclasses.replace(examples, weight=examples.apiece())

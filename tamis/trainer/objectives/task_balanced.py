@@ -63,12 +63,12 @@ class TaskBalanced(Objective):
 
     def rows(self, examples: Examples, step: int, course: Course) -> Examples:
         """See `Objective`: a row of group g is weighted by u_g over the weight of g in the step."""
-        targets = examples.targets()
-        weight = examples.weight / targets if self.case in (2, 4) else examples.weight
+        masses = examples.masses()
+        weight = examples.apiece() if self.case in (2, 4) else examples.weight
         if self.case in (3, 4):
             names, of = np.unique(_groups(examples), return_inverse=True)
             share = np.array([self.weights.get(str(name), 1.0) for name in names])
-            whole = np.bincount(of, weights=weight * targets, minlength=len(names))
+            whole = np.bincount(of, weights=weight * masses, minlength=len(names))
             weight = weight * np.divide(share, whole, out=np.zeros_like(whole), where=whole > 0)[of]
         return dataclasses.replace(examples, weight=weight)
 

@@ -54,7 +54,7 @@ class Picking:
         self.rule, self.dataset, self.columns, self.picks = rule, dataset, columns, picks
         self.keep, self.group, self.rows, self.seed = keep, group, rows, seed
         self.reference, self.head = reference, head
-        self.targets = dataset.examples.targets()
+        self.targets, self.masses = dataset.examples.targets(), dataset.examples.masses()
         self.times = np.zeros(rows, dtype=np.int64)
         self.sums = dict.fromkeys(_SUMMED, 0)
         self.seconds = 0.0
@@ -180,7 +180,7 @@ class Picking:
         trusted = self._trusted(step, len(kept))
         rows = np.concatenate([kept, trusted])
         weight = safe.weighted(
-            self.dataset.examples.weight[rows], weights, self.targets[rows], len(trusted)
+            self.dataset.examples.weight[rows], weights, self.masses[rows], len(trusted)
         )
         micro = self.dataset.batches(step, rows, part, weight)
         return {"micro": micro, "total": torch.tensor(1 / launch.processes())}

@@ -33,19 +33,28 @@ def joined(one: Examples, other: Examples) -> Examples:
         one.dropped,
         one.truncated,
         None if one.group is None else [*one.group, *(other.group or [""] * len(other))],
+        token_weight=_token_weights(one, other),
     )
 
 
-def weighted(weight: np.ndarray, a: np.ndarray, tokens: np.ndarray, trusted: int) -> np.ndarray:
+def _token_weights(*parts: Examples) -> np.ndarray | None:
+    if all(part.token_weight is None for part in parts):
+        return None
+    given = ((part.token_weight, len(part.ids)) for part in parts)
+    return np.concatenate([np.ones(n) if w is None else w for w, n in given])
+
+
+def weighted(weight: np.ndarray, a: np.ndarray, masses: np.ndarray, trusted: int) -> np.ndarray:
     """What a token of each row weighs, so that the sum of weight * nll over a step is BDS's loss.
 
-    mean(safe losses) + mean(a_i l_i), losses being means over a row's `tokens`; the second mean is
-    by the rows' own `weight`. The last `trusted` rows are the safe ones. Divide by nothing: a
-    step whose rows all have a small a is to move the model little.
+    mean(safe losses) + mean(a_i l_i), losses being means over a row's tokens, of whose weights
+    `masses` are the sums; the second mean is by the rows' own `weight`. The last `trusted` rows are
+    the safe ones. Divide by nothing: a step whose rows all have a small a is to move the model
+    little.
     """
     n = len(weight) - trusted
     shares = np.empty(len(weight))
     shares[:n] = weight[:n] * a / max(weight[:n].sum(), np.finfo(np.float64).tiny)
     shares[n:] = weight[n:] / max(weight[n:].sum(), np.finfo(np.float64).tiny)
-    found: np.ndarray = shares / np.maximum(tokens, 1)
+    found: np.ndarray = np.divide(shares, masses, out=np.zeros_like(shares), where=masses > 0)
     return found
