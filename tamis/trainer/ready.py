@@ -79,7 +79,12 @@ def _context(job: Job) -> Context:
     rate = job.options.learning_rate or job.method.learning_rate
     warmup = int(job.options.warmup * total)
     longest = int(job.examples.lengths.max())
-    return Context(total, warmup, rate, job.seed, job.device, batches, longest)
+    a_step, rows = job.options.rows_per_step, len(job.examples)
+
+    def epoch(step: int) -> int:
+        return step * a_step // rows
+
+    return Context(total, warmup, rate, job.seed, job.device, batches, longest, epoch)
 
 
 def _start_model(job: Job, lm: Any) -> StartModel:

@@ -31,7 +31,7 @@ class Context:
 
     `steps` optimizer steps, the first `warmup` of them with a rising rate, at most `rate`. `device`
     is cpu or cuda. Draw from a generator of your own made from `seed`. `longest` tokens have the
-    rows at most.
+    rows at most. `epoch` tells in which epoch a step begins, both from 0.
     """
 
     steps: int
@@ -41,6 +41,7 @@ class Context:
     device: str
     batches: Batches
     longest: int
+    epoch: Callable[[int], int] = lambda step: 0
 
 
 class Method:
@@ -66,7 +67,7 @@ class Method:
     exact_start: ClassVar[bool] = True
     steps_itself: ClassVar[bool] = False
     checkpointing: ClassVar[bool] = True
-    rests: ClassVar[bool] = False
+    rests: bool = False
     version: ClassVar[int] = 1
     example: ClassVar[Mapping[str, Any]] = {}
 

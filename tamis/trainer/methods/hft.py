@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tamis.errors import RecipeError
 from tamis.selectors.base import About
 from tamis.trainer.methods.base import Context, Method
-from tamis.trainer.methods.parts import blocks
+from tamis.trainer.methods.parts import blocks, whole_weights
 
 
 @dataclass
@@ -21,12 +21,13 @@ class Hft(Method):
     Kinds are the parts of a layer (attention, feed-forward) and its norms. Where `share` of a kind
     is no whole number, a random part of the layers gets one more, so that the share holds over the
     model: of three feed-forward matrices half of the layers train two, the others one. The draw
-    follows from the run's seed and holds for the whole run. Embeddings, last norm and output layer
-    are trained unless `freeze_embeddings`.
+    follows from the run's seed and holds for the whole run, which is a stage of the paper;
+    `redraw: epoch` draws anew where an epoch begins, and what comes to rest loses its moments.
+    Embeddings, last norm and output layer are trained unless `freeze_embeddings`.
 
     There is no code of the authors; the counts within a kind and what becomes of the embeddings are
-    our reading. With grouped heads half of the matrices is not half of the numbers: the report has
-    the exact share.
+    our reading, and `redraw: epoch` is what a summary of the paper says. With grouped heads half of
+    the matrices is not half of the numbers: the report has the exact share.
     """
 
     name = "hft"
@@ -42,37 +43,72 @@ class Hft(Method):
 
     share: float = 0.5
     freeze_embeddings: bool = False
+    redraw: Literal["stage", "epoch"] = "stage"
 
     def check(self) -> None:
         """See `Method`."""
         if not 0 < self.share <= 1:
             raise RecipeError(f"hft: share={self.share}: expected above 0 and at most 1")
+        self.rests = self.redraw == "epoch"
+        if self.rests:
+            whole_weights(f"{self.name} with redraw: epoch", "redraw: stage")
 
     def prepare(self, lm: Any, context: Context) -> Any:
         """See `Method`."""
-        rng = np.random.default_rng(context.seed % 2**64)
-        layers = blocks(lm)
+        self.blocks, self.context = list(blocks(lm).values()), context
         lm.requires_grad_(not self.freeze_embeddings)
-        for block in layers.values():
-            block.requires_grad_(False)
+        drawn = self._drawn(0)
+        for parameter in self._inside():
+            parameter.requires_grad_(self.rests or id(parameter) in drawn)
+        names = [n for n, p in lm.named_parameters() if p.requires_grad and not self.rests]
+        part = sum(p.numel() for p in self._inside() if id(p) in drawn)
+        self.found = {
+            "share_of_layers": part / sum(p.numel() for p in self._inside()),
+            **({"epochs": 1 + context.epoch(context.steps - 1)} if self.rests else {}),
+            "trained": names,
+        }
+        self.epoch: int | None = None
+        return lm
+
+    def step_begin(self, step: int, optimizer: Any) -> None:
+        """See `Method`: where an epoch begins, other parts are trained."""
+        if not self.rests or self.context.epoch(step) == self.epoch:
+            return
+        self.epoch = self.context.epoch(step)
+        drawn = self._drawn(self.epoch)
+        for parameter in self._inside():
+            parameter.requires_grad_(id(parameter) in drawn)
+            if id(parameter) not in drawn:
+                parameter.grad = None
+                optimizer.state.pop(parameter, None)
+
+    def trainable(self, trained: Any) -> int:
+        """See `Method`: those of the first draw."""
+        drawn = self._drawn(0)
+        rest = {id(p): p for p in self._inside() if id(p) not in drawn}
+        return sum(p.numel() for p in trained.parameters() if p.requires_grad and id(p) not in rest)
+
+    def _inside(self) -> list[Any]:
+        return [p for block in self.blocks for p in block.parameters()]
+
+    def _drawn(self, epoch: int) -> set[int]:
+        """The parameters of layers that are trained in an epoch, by identity."""
+        seed = self.context.seed % 2**64
+        rng = np.random.default_rng([seed, epoch] if epoch else seed)
         kinds: dict[str, list[list[Any]]] = {}
-        for block in layers.values():
+        for block in self.blocks:
             for kind, units in _kinds(block).items():
                 kinds.setdefault(kind, []).append(units)
+        drawn = set()
         for found in kinds.values():
             for units, count in zip(found, _counts(found, self.share, rng), strict=True):
                 for i in rng.permutation(len(units))[:count]:
-                    units[i].requires_grad_(True)
-        inside = [p for block in layers.values() for p in block.parameters()]
-        part = sum(p.numel() for p in inside if p.requires_grad)
-        self.found = {
-            "share_of_layers": part / sum(p.numel() for p in inside),
-            "trained": [n for n, p in lm.named_parameters() if p.requires_grad],
-        }
-        return lm
+                    drawn |= {id(p) for p in units[i].parameters()}
+        return drawn
 
     def facts(self) -> dict[str, Any]:
-        """The exact share of the layers' numbers that is trained, and the names of all that is."""
+        """The exact share of the layers' numbers that is trained and the names of all that is; with
+        `redraw: epoch` the share of the first epoch, and how many epochs there are."""
         return self.found
 
 

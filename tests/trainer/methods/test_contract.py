@@ -46,6 +46,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora-plus": ("lora", {"rank": 4, "plus_ratio": 16.0}),
     "lora-fa": ("lora", {"rank": 4, "freeze_a": True}),
     "lora-some": ("lora", {"rank": 4, "layers": [1], "trainable_tokens": [5, 40]}),
+    "hft-epochs": ("hft", {"redraw": "epoch"}),
     "prefix-wide": ("prefix", {"tokens": 3, "width": 16}),
     "lift-once": ("lift", {"rank": 4, "filter_rank": 8, "interval": None}),
     "lift-lowrank": ("lift", {"rank": 4, "filter_rank": 4, "interval": 3, "svd": "lowrank"}),

@@ -65,6 +65,41 @@ def test_the_draw_follows_the_seed_and_embeddings_may_stay(even: Any) -> None:
     assert found[3] == found[0] - gone and gone
 
 
+def test_each_epoch_may_train_another_half(even: Any) -> None:
+    """All parts are in the optimizer's reach, half of them have gradients, the rest no moments."""
+    import torch
+
+    method: Any = methods.build("hft", {"redraw": "epoch"})
+    given = context()
+    epochs = Context(8, 0, 1e-3, 3, "cpu", given.batches, 0, lambda step: step // 2)
+    method.prepare(even, epochs)
+    assert all(p.requires_grad for p in even.parameters())
+    assert method.rests and not methods.build("hft").rests
+    trained, stage = method.trainable(even), methods.build("hft")
+    optimizer = torch.optim.AdamW(even.parameters())
+    seen = []
+    for step in range(6):
+        method.step_begin(step, optimizer)
+        now = {n for n, p in even.named_parameters() if p.requires_grad}
+        seen.append(frozenset(now))
+        ids = torch.arange(6)[None]
+        before = {n: p.detach().clone() for n, p in even.named_parameters()}
+        even(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        moved = {n for n, p in even.named_parameters() if not torch.equal(p, before[n])}
+        assert moved == now
+        inside = {n for n, p in even.named_parameters() if p in optimizer.state}
+        assert inside == now
+    assert seen[0] == seen[1] and seen[2] == seen[3] and len({*seen}) == 3
+    size = sum(p.numel() for n, p in even.named_parameters() if n in seen[0])
+    assert trained == size
+    assert method.facts()["epochs"] == 4 and method.facts()["share_of_layers"] == 0.5
+    even.requires_grad_(False)
+    stage.prepare(even, given)
+    assert {*stage.facts()["trained"]} == seen[0]  # the first epoch is the draw of a stage
+
+
 def test_lower_layers_stay(even: Any) -> None:
     methods.build("freeze_bottom", {"layers": 4}).prepare(even, context())
     trained = {n for n, p in even.named_parameters() if p.requires_grad}
