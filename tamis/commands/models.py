@@ -65,6 +65,9 @@ def lines(
     base: Annotated[str, typer.Option(help="What it was tuned from: folder or hub id.")],
     alpha: Annotated[float, typer.Option(help="Share of the change kept in the first layer.")],
     beta: Annotated[float, typer.Option(help="What the last layer keeps beyond alpha.")],
+    head_last: Annotated[
+        bool, typer.Option(help="The head keeps what the last layer does.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Scale what tuning changed layer by layer (LiNeS), to keep what the base knew."""
@@ -72,7 +75,7 @@ def lines(
 
     from tamis.trainer.after.lines import lines as scaled
 
-    told = scaled(Path(model), Path(out), base=base, alpha=alpha, beta=beta)
+    told = scaled(Path(model), Path(out), base=base, alpha=alpha, beta=beta, head_last=head_last)
     common.print_facts(told, as_json)
 
 

@@ -58,4 +58,6 @@ def _batches(rows: int, at_once: int) -> Iterator[dict[str, Any]]:
 
     for begin in range(0, min(rows, _ROWS), at_once):
         ids = torch.randint(SHAPE["vocab_size"], (min(at_once, _ROWS - begin), 32))
-        yield {"input_ids": ids, "labels": ids, "loss_weights": torch.ones(ids.shape)}
+        labels = ids.clone()
+        labels[:, : ids.shape[1] // 2] = -100  # a prompt as long as its answer
+        yield {"input_ids": ids, "labels": labels, "loss_weights": torch.ones(ids.shape)}

@@ -27,7 +27,9 @@ def layer_of(name: str, prefix: str) -> int | None:
     return int(number) if inside and not head and number.isdigit() else None
 
 
-def lines(folder: Path, out: Path, *, base: str, alpha: float, beta: float) -> dict[str, Any]:
+def lines(
+    folder: Path, out: Path, *, base: str, alpha: float, beta: float, head_last: bool = False
+) -> dict[str, Any]:
     """Write base + c (tuned - base), c of each tensor by `coefficient`; returns facts.
 
     Full weights stay full weights; of a LoRA adapter the B matrices are scaled, which is the same
@@ -37,10 +39,16 @@ def lines(folder: Path, out: Path, *, base: str, alpha: float, beta: float) -> d
     Source: Wang et al., "LiNeS", 2024 (arXiv 2410.17146). Their code takes the layer from any
     number in a tensor's name and divides by zero for a single layer.
     """
-    layers, prefix = _layers(base)
+    layers, prefix, head = _layers(base)
+    if head_last and head is None:
+        raise RecipeError(
+            f"the head of {base} shares its weights with the embeddings, which keep alpha: leave "
+            "--head-last out"
+        )
 
     def scale(name: str) -> float:
-        return coefficient(alpha, beta, layer_of(name, prefix), layers)
+        last = head_last and name.rpartition(".")[0] == head
+        return coefficient(alpha, beta, layers - 1 if last else layer_of(name, prefix), layers)
 
     adapter = folders.is_adapter(folder)
     with folders.made(out) as partial, quiet():
@@ -78,12 +86,15 @@ def _scale_weights(folder: Path, base: str, scale: Callable[[str], float], to: P
     tuned.save_pretrained(to)
 
 
-def _layers(base: str) -> tuple[int, str]:
-    """How many layers a model has, and what they are called; reads the config alone."""
+def _layers(base: str) -> tuple[int, str, str | None]:
+    """How many layers a model has, what they are called, and the head, where it has weights of its
+    own; reads the config alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    names = list(blocks(lm))
-    return len(names), names[0].rpartition(".")[0]
+    names, out = list(blocks(lm)), lm.get_output_embeddings()
+    tied = lm.config.get_text_config().tie_word_embeddings
+    head = None if tied else next((n for n, m in lm.named_modules() if m is out), None)
+    return len(names), names[0].rpartition(".")[0], head

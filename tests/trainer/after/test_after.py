@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -152,6 +153,25 @@ def test_lines(
         {n: start[n] + kept[n] * (tuned[n] - start[n]) for n in start},
     )
     assert (tmp_path / "out" / "adapter_config.json").exists() == (kind == "adapter")
+
+
+def test_lines_may_keep_the_head_as_the_last_layer(
+    full: Any, tiny: Model, parameters: Any, tmp_path: Path
+) -> None:
+    folder = full()
+    given = {"base": str(tiny.path), "alpha": 0.25, "beta": 0.5}
+    lines(folder, tmp_path / "plain", **given)
+    lines(folder, tmp_path / "last", **given, head_last=True)
+    start, tuned = parameters(tiny.path), parameters(folder)
+    plain, last = parameters(tmp_path / "plain"), parameters(tmp_path / "last")
+    wanted = start["lm_head.weight"] + 0.75 * (tuned["lm_head.weight"] - start["lm_head.weight"])
+    close({"lm_head.weight": last["lm_head.weight"]}, {"lm_head.weight": wanted})
+    assert all((plain[n] == last[n]).all() for n in plain if n != "lm_head.weight")
+    tied = shutil.copytree(str(tiny.path), tmp_path / "tied")
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(RecipeError, match="shares its weights with the embeddings"):
+        lines(folder, tmp_path / "no", base=str(tied), alpha=0.25, beta=0.5, head_last=True)
 
 
 def test_refusals(adapter: Any, full: Any, tiny: Model, tmp_path: Path) -> None:

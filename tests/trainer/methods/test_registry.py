@@ -134,6 +134,7 @@ def test_the_command_lists_what_the_trainer_has() -> None:
     block = 2 * 128**2 + 2 * 128 * 64 + 3 * 128 * 352 + 2 * 128
     whole = 4 * block + 2 * 2048 * 128 + 128
     assert told["method", "lora"]["trainable"] == pytest.approx(100 * adapter / whole)
+    assert all(m["trainable"] > 0 for m in told.values() if m["kind"] == "method")
 
 
 def test_every_objective_is_in_the_docs_with_its_options() -> None:
