@@ -165,8 +165,9 @@ def terms_forward(
 
     It takes `input_ids` and `labels` (b, t), and optionally `loss_weights` (b, t), `position_ids`;
     it returns `nll`, `correct`, `weights` (1 when not given) and `row`, each (m,), what a `frozen`
-    model `gives` where there is one, `soft` and `consistency` where there is noise. The head sees
-    only the positions that predict a trained token. Never uses a cache: with one, packed rows would
+    model `gives` where there is one and the tokens have weights (rows that are looked at have none,
+    and need no second model), `soft` and `consistency` where there is noise. The head sees only the
+    positions that predict a trained token. Never uses a cache: with one, packed rows would
     see each other.
 
     Virtual tokens come as `inputs_embeds` and `labels` (b, p + t) that begin with them, or as keys
@@ -192,7 +193,7 @@ def terms_forward(
             names = ("nll", "correct", "soft", "consistency")
             parts = chunked(_under(live, noisy.temperature), chunk, *states, tokens)
             found = dict(zip(names, parts, strict=True))
-        elif frozen is None:
+        elif frozen is None or loss_weights is None:
             nll, correct = head_terms(live.head, live.states(inputs, row, before), tokens, chunk)
             found = {"nll": nll, "correct": correct}
         else:

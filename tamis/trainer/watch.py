@@ -19,7 +19,7 @@ from tamis.trainer.pack import micro_batches
 
 # Rows that are laid out together.
 _ROWS = 256
-_INPUTS = ("input_ids", "labels", "loss_weights", "position_ids")
+_INPUTS = ("input_ids", "labels", "position_ids")
 _NOTE = "best.json"
 
 

@@ -94,7 +94,8 @@ class Entries:
         index = self.index.long()
         if self.dense:
             whole = (g.T @ x).view(-1)
-            if self.heard is not None:
+            # Rows that are only scored go backward too, in evaluation mode.
+            if self.heard is not None and self.layer.training:
                 self.heard(whole)
             return whole[index].float()
         width = x.shape[1]

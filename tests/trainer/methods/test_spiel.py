@@ -65,7 +65,8 @@ def test_candidates_are_the_largest_of_the_first_step_over_all_its_batches() -> 
 
 
 def upon(run: Any) -> tuple[Any, Any, Any]:
-    """The optimizer of a run by hand, and the entries of one of its layers."""
+    """The optimizer of a run by hand in training mode, and the entries of one of its layers."""
+    run.lm.train()
     optimizer = run.method.optimizer(run.trained, 1e-2, 0.0)
     name = sorted(run.method.entries)[0]
     return optimizer, name, run.method.entries[name]
@@ -108,6 +109,25 @@ def test_the_first_choice_takes_the_largest_gradients_and_their_moments(by_hand:
     dropped = [e for e in before.tolist() if e not in wanted]
     assert dropped and torch.equal(flat[dropped], base[dropped])  # lost, to the bit
     assert run.method.facts()["replaced"][0]["step"] == 2
+
+
+def test_rows_that_are_only_scored_name_no_candidates(by_hand: Any) -> None:
+    import torch
+
+    run = by_hand("spiel", density=0.05, accumulation=2, interval=4)
+    optimizer, name, _ = upon(run)
+    seen = []
+    for scored in (False, True):
+        run.method.step_begin(0, optimizer)
+        if scored:
+            run.lm.eval()
+            parameters = [e.values for e in run.method.entries.values()]
+            torch.autograd.grad(10 * run.loss(), parameters)
+            run.lm.train()
+        run.loss().backward()
+        run.method.step_end(0)
+        seen.append(run.method.phase[name].total)
+    assert torch.equal(*seen)
 
 
 def test_later_choices_change_a_falling_share(by_hand: Any) -> None:
@@ -191,6 +211,29 @@ def test_sm3_grows_where_row_and_column_are_large(by_hand: Any) -> None:
     assert not now & before  # all of them the first time
     least = min(float(product[i]) for i in now)
     assert all(float(product[i]) <= least for i in free if i not in now)
+
+
+def test_an_earlier_state_is_taken_up_upon_a_later_one(by_hand: Any) -> None:
+    """As where the best of several checkpoints is left: other entries were trained since."""
+    import torch
+
+    run = by_hand("spiel", density=0.1, accumulation=1, interval=3, rate=0.9)
+    optimizer, _, entries = upon(run)
+    for step in range(3):
+        run.step(step, optimizer)
+    values = {n: e.values.detach().clone() for n, e in run.method.entries.items()}
+    weights = {n: e.layer.weight.clone() for n, e in run.method.entries.items()}
+    tensors, plain = run.method.state_dict()
+    tensors = {n: t.clone() for n, t in tensors.items()}
+    before = entries.index.clone()
+    for step in range(3, 7):
+        run.step(step, optimizer)
+    assert not torch.equal(entries.index, before)
+    for name, found in run.method.entries.items():
+        found.values.data.copy_(values[name])
+    run.method.load_state_dict(tensors, plain)
+    for name, found in run.method.entries.items():
+        assert torch.equal(found.layer.weight, weights[name])
 
 
 def test_refusals() -> None:

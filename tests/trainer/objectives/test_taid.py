@@ -282,6 +282,23 @@ def test_the_teacher_is_never_asked_for_more_than_a_chunk(
     assert sizes and max(max(pair) for pair in sizes) <= 10
 
 
+def test_rows_that_are_only_scored_ask_no_teacher(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tamis.trainer.objectives.teacher import Teacher
+
+    asked: list[int] = []
+    states = Teacher.states
+
+    def watched(self: Any, inputs: Any, row: Any, before: Any) -> Any:
+        asked.append(len(row))
+        return states(self, inputs, row, before)
+
+    monkeypatch.setattr(Teacher, "states", watched)
+    report = run("some", max_steps=2, online={"method": "max_loss", "keep": 0.25})
+    assert sum(asked) == sum(entry["tokens"] for entry in report["history"])
+
+
 def test_refusals(
     run: Any, tiny: Model, teacher: Model, tmp_path: Path, tiny_lm: Callable[..., Path]
 ) -> None:

@@ -104,7 +104,7 @@ def ids_of(model: Any) -> dict[str, Any]:
 
     ids = torch.arange(7, 27)[None]
     labels = torch.where(ids % 3 == 0, ids, -100)
-    return {"input_ids": ids, "labels": labels}
+    return {"input_ids": ids, "labels": labels, "loss_weights": torch.ones(ids.shape)}
 
 
 @pytest.mark.parametrize("begins", [True, "pissa"])
