@@ -54,6 +54,18 @@ def check_reach(teacher: Model, examples: Examples) -> None:
         )
 
 
+def _loaded(model: Model, device: str, packing: Packing) -> Any:
+    """The model, tried for its keeping packed rows apart: in float32, on the CPU for its memory,
+    since rounding to bfloat16 is as large as what a row would see of another."""
+    import torch
+
+    if packing == "none":
+        return load_model(model, device)
+    lm = load_model(model.model_copy(update={"dtype": "float32"}), "cpu")
+    isolation.check(lm, vocabulary(model), packing)
+    return lm.to(device=device, dtype=getattr(torch, model.dtype))
+
+
 class Teacher:
     """A model that is loaded beside the one in training, in its own dtype, and never changed.
 
@@ -63,8 +75,7 @@ class Teacher:
     gives = ("kl", "entropy")
 
     def __init__(self, model: Model, asked: Taid, device: str, packing: Packing):
-        lm = load_model(model, device).requires_grad_(False)
-        isolation.check(lm, vocabulary(model), packing)
+        lm = _loaded(model, device, packing).requires_grad_(False)
         self._rows = rows_of(lm, vocabulary(model))
         self.ramp = Ramp(asked)
 

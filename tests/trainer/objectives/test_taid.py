@@ -184,6 +184,14 @@ def test_the_first_loss_by_hand(
         assert first["t"] == t
 
 
+def test_a_teacher_in_bfloat16(run: Any, teacher: Model) -> None:
+    """Rows are packed for it as for one in float32, which it is tried in."""
+    half = teacher.model_copy(update={"dtype": "bfloat16"})
+    found = run("half", max_steps=1, by=Given(teacher=half))["history"][0]["loss"]
+    assert found == pytest.approx(run("whole", max_steps=1)["history"][0]["loss"], rel=0.05)
+    assert found != run("again", max_steps=1)["history"][0]["loss"]
+
+
 def test_t_follows_the_losses_however_steps_are_cut(run: Any) -> None:
     logs = {}
     for tokens in (64, 4096):
