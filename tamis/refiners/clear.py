@@ -18,9 +18,19 @@ from tamis.numerics.above import Ties, above
 from tamis.numerics.cells import code
 from tamis.numerics.options import Answers
 from tamis.recipe import Model
-from tamis.refiners.base import Advance, Refined, Row, Writer, judging, write, writer
+from tamis.refiners.base import (
+    Advance,
+    Refined,
+    Row,
+    Writer,
+    judging,
+    logprobs,
+    write,
+    writer,
+)
 
 Scope = Literal["low_confidence", "all"]
+Verdict = Literal["letters", "likelihood"]
 _ASKED = "Which response is better?"
 _OPTIONS = ("The first response.", "The second response.", "They are equally good.")
 PREFERENCES = ("candidate", "original", "tie")
@@ -66,8 +76,12 @@ class ClearCorrect:
     is taken where it is the most probable verdict and its probability above `eta`. Rows that are
     neither believed nor corrected have the action drop; they are not removed here.
 
-    Source: Chen and Mueller, 2024 (arXiv 2403.12776), of which no code was published. Cost: one
-    answer and two forward passes of the judge for every row that is looked at.
+    `verdict="likelihood"` asks no judge: the probability of the candidate is c / (c + g), with c
+    and g the geometric means of the token probabilities of the candidate and of the given answer
+    under `model`. It is for models that cannot answer by letters.
+
+    Source: Chen and Mueller, 2024 (arXiv 2403.12776), of which no code was published; the
+    likelihood is not theirs. Cost: one answer and two forward passes for every row looked at.
     """
 
     model: Model
@@ -79,6 +93,7 @@ class ClearCorrect:
     within: tuple[str, ...] = ()
     eta: float = 0.8
     scope: Scope = "low_confidence"
+    verdict: Verdict = "letters"
     max_new_tokens: int = 512
 
     name: ClassVar[str] = "clear_correct"
@@ -90,11 +105,12 @@ class ClearCorrect:
 
     def identity(self) -> Mapping[str, Any]:
         """Both models, the options and the wording."""
-        own = ("column", "threshold", "ties", "eta", "scope", "max_new_tokens")
+        own = ("column", "threshold", "ties", "eta", "scope", "verdict", "max_new_tokens")
+        asked = self.verdict == "letters"
         return {
             "model": asking.identity(self.model),
-            "judge": load.identity(self.judge),
-            "prompts": _PROMPTS,
+            "judge": load.identity(self.judge) if asked else None,
+            "prompts": _PROMPTS if asked else None,
             "within": list(self.within),
             **{name: getattr(self, name) for name in own},
         }
@@ -106,7 +122,13 @@ class ClearCorrect:
         if self.within and self.threshold != "median":
             raise RecipeError("clear_correct: within is for the median, not a number")
         asking.check(self.model, self.name, self.max_new_tokens)
-        load.check(self.judge)
+        if self.verdict == "letters":
+            load.check(self.judge)
+        elif self.model.endpoint is not None:
+            raise RecipeError(
+                "clear_correct: verdict: likelihood needs a model with its weights here, since a "
+                "server tells no log-probabilities of texts; take letters"
+            )
 
     def standing(self, columns: Mapping[str, np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
         """keep and drop by the threshold over all rows; looks at all rows or those to drop."""
@@ -141,19 +163,21 @@ class ClearCorrect:
                 found[i] = Refined(None, "tie", before=pair.answer, candidate=answer.text)
             else:
                 tried[i] = answer.text
-        share = self._judged([(pairs[i], text) for i, text in tried.items()])
+        share = (self._asked if self.verdict == "letters" else self._likelihood)(
+            [(pairs[i], text, rows[i].tools) for i, text in tried.items()]
+        )
         for (i, text), q in zip(tried.items(), share, strict=True):
             found[i] = self._outcome(pairs[i], text, q)
         return [found[i] for i in range(len(rows))]
 
-    def _judged(self, pairs: Sequence[tuple[Exchange, str]]) -> np.ndarray:
+    def _asked(self, pairs: Sequence[tuple[Exchange, str, Any]]) -> np.ndarray:
         """The probabilities of candidate, original and tie (m, 3); NaN where a verdict cannot be
         read in both orders."""
         shares, masses = [], []
         for meaning in ((0, 1, 2), (1, 0, 2)):
             cases = [
                 _case(p, text, p.answer) if meaning[0] == 0 else _case(p, p.answer, text)
-                for p, text in pairs
+                for p, text, _ in pairs
             ]
             got = ask(self._judge, cases, [Question(_ASKED, _OPTIONS, meaning)]).answers
             shares.append(got.share[:, 0])
@@ -161,6 +185,18 @@ class ClearCorrect:
         check_answers(Answers(np.stack(shares, axis=1), np.hstack(masses)), self._judge)
         verdict: np.ndarray = np.mean(shares, axis=0)
         return verdict
+
+    def _likelihood(self, pairs: Sequence[tuple[Exchange, str, Any]]) -> np.ndarray:
+        """The same shape, without ties; NaN where an answer lies behind the cut-off."""
+        engine, tools = self._writer, [offered for *_, offered in pairs]
+        assert isinstance(engine, Engine)  # check() refuses servers
+        texts = [
+            [p.answered(text) for p, text, _ in pairs],
+            [p.answered(p.answer) for p, *_ in pairs],
+        ]
+        own, given = (np.array(logprobs(engine, whole, tools), dtype=float) for whole in texts)
+        candidate = np.exp(own - np.logaddexp(own, given))
+        return np.stack([candidate, 1 - candidate, 0 * candidate], axis=1)
 
     def _outcome(self, pair: Exchange, text: str, q: np.ndarray) -> Refined:
         if np.isnan(q).any():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tamis.errors import RecipeError
-from tamis.refiners import clear
+from tamis.recipe import Model
+from tamis.refiners import base, clear
 from tamis.refiners.base import Written
 from tamis.refiners.clear import ClearCorrect, actions
 
@@ -122,6 +123,58 @@ def test_it_runs_with_a_real_model_and_repeats(lm, row):
     found = one.refine(rows, advance=lambda _: None)
     assert len(found) == 4
     assert one.refine(rows[2:], advance=lambda _: None) == found[2:]
+
+
+def test_the_likelihood_of_both_answers_decides(lm, row):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    rows = [row(f"Question {i}?", f"Answer {i}, and so on.") for i in range(4)]
+    made = ClearCorrect(lm, lm, "cpu", eta=0.0, verdict="likelihood", max_new_tokens=6)
+    written = base.write(
+        base.writer(lm, "cpu"), [(r.messages[:1], None) for r in rows], max_new_tokens=6
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        # No stop token ends these answers; taken as they are, they are candidates like any.
+        whole = [Written(w.text, True) for w in written]
+        patch.setattr(clear, "write", lambda e, r, *, max_new_tokens, advance: whole)
+        found = made.refine(rows, advance=lambda _: None)
+
+    tokenizer = AutoTokenizer.from_pretrained(lm.path)
+    model = AutoModelForCausalLM.from_pretrained(lm.path).eval()
+
+    def mean(question, answer):
+        asked, said = (
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (f"{question}\n\n", answer)
+        )
+        said = [*said, tokenizer.eos_token_id]
+        logits = model(torch.tensor([[*asked, *said]])).logits[0].double().log_softmax(-1)
+        at = range(len(asked) - 1, len(asked) + len(said) - 1)
+        return float(np.mean([logits[i, t].item() for i, t in zip(at, said, strict=True)]))
+
+    for r, w, got in zip(rows, written, found, strict=True):
+        question, answer = (m["content"] for m in r.messages)
+        own, given = np.exp(mean(question, w.text)), np.exp(mean(question, answer))
+        expected = own / (own + given)
+        assert got.confidences["p_candidate"] == pytest.approx(expected, rel=1e-4)
+        assert got.confidences["p_original"] == pytest.approx(1 - expected, rel=1e-4)
+        assert (got.action == "correct") == (expected > 0.5)
+
+
+def test_what_the_judge_is_does_not_matter_to_the_likelihood(lm, tiny_lm):
+    other = Model(path=str(tiny_lm(seed=9)), prompt_style="plain")
+    told = [ClearCorrect(lm, j, "cpu", verdict="likelihood").identity() for j in (lm, other)]
+    assert told[0] == told[1]
+    letters = [ClearCorrect(lm, j, "cpu").identity() for j in (lm, other)]
+    assert letters[0] != letters[1] and letters[0] != told[0]
+
+
+def test_a_server_has_no_likelihood(lm):
+    endpoint = {"url": "http://localhost:1/v1", "model": "m"}
+    served = Model.model_validate({"endpoint": endpoint, "prompt_style": "chat"})
+    with pytest.raises(RecipeError, match="likelihood needs a model with its weights here"):
+        ClearCorrect(served, lm, "cpu", verdict="likelihood").check()
 
 
 def test_standing_and_scope(lm):
