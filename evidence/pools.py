@@ -20,8 +20,8 @@ from tamis.storage import files
 
 SEED = 20
 SHORT = ("rotten_tomatoes", "glue_qqp", "commonsense_qa", "paws")
-# Of the small skewed pool, largest first: what a model of this size cannot learn in minutes stands before what it
-# can, so that the skew costs something.
+# Of the small skewed pool, largest first: what a small model cannot learn in minutes stands before
+# what it can, so that the skew costs something.
 KINDS = (
     "commonsense_qa", "sciq", "glue_qqp", "paws", "ag_news", "rotten_tomatoes", "dbpedia_14",
 )  # fmt: skip
