@@ -272,6 +272,9 @@ class Tuned(Tune):
     folds: int = Field(
         1, ge=1, le=20, description="above 1, rows are scored by a model that has not seen them"
     )
+    filters: list[Filter] = Field(
+        default_factory=list, description="which rows it is tuned on, if it writes for refine"
+    )
 
     @model_validator(mode="after")
     def _ours(self) -> Tuned:

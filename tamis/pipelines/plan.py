@@ -42,6 +42,7 @@ def check(recipe: Recipe, store: Store, device: str) -> dict[str, Scorer]:
         model(recipe, entry.model, f"tuned.{name}")
         _check_trainer(entry, device, scored="scores the pool")
         _check_models(recipe, entry)
+        _check_filters(recipe, name, built, store)
     whole = {name: s for name, s in built.items() if registry.of_the_pool(s)}
     pool_scores.ordered(whole)
     for scorer in whole.values():
@@ -188,6 +189,18 @@ def _check_models(recipe: Recipe, options: Tune) -> None:
     teaching, learning = teacher(recipe, options), model(recipe, options.model, "tune")
     if teaching is not None and cached(teaching) and cached(learning):
         objectives.check_teacher(teaching, learning)
+
+
+def _check_filters(recipe: Recipe, name: str, built: Mapping[str, Scorer], store: Store) -> None:
+    """Rows are filtered by scores, so what is tuned on filtered rows cannot give scores."""
+    rules = recipe.tuned[name].filters
+    scored = [score for score, model in tuned(recipe).items() if model == name]
+    if rules and scored:
+        raise RecipeError(
+            f"tuned.{name}.filters: scores.{scored[0]} is of this model, and filters read scores; "
+            "only the model that refine names takes filters"
+        )
+    _check_columns({column for rule in rules for column in rule.columns}, built, store)
 
 
 def _check_target(recipe: Recipe, method: Selector) -> None:

@@ -48,8 +48,8 @@ def models(ctx: Context, columns: Columns, name: str, heldout: np.ndarray) -> li
     """Tune the entry `name` of `tuned` on the pool; one model a fold, in the order of the folds.
 
     With one fold the model sees all rows, those it scores too. With more, the model of a fold is
-    tuned on the rows of all others. Rows marked in `heldout` are never trained on. What was tuned
-    before is reused.
+    tuned on the rows of all others. Rows that do not pass the filters of the entry or are marked
+    in `heldout` are never trained on. What was tuned before is reused.
     """
     options = ctx.recipe.tuned[name]
     base = plan.model(ctx.recipe, options.model, f"tuned.{name}")
@@ -75,7 +75,7 @@ def manifests(
         aside = heldout.copy()
         if options.folds > 1:
             aside |= _members(columns.pool.column("content_key"), number, options.folds)
-        chosen, _ = select.select(inner, columns, everything, [], aside)
+        chosen, _ = select.select(inner, columns, everything, options.filters, aside)
         manifest, _ = export.export(inner, columns.pool, chosen, None, publish=False)
         yield inner, manifest
 

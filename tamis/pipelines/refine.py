@@ -44,7 +44,7 @@ def check(recipe: Recipe, store: Store, device: str) -> None:
             f"refine.model: one model writes all answers, so tuned.{block.model}.folds must be 1"
         )
     known = {*recipe.scores, *store.latest("signals")}
-    for column in sorted(_built(recipe, untuned(recipe), device).needs()):
+    for column in sorted(needs(recipe, device)):
         signal, dot, _ = column.partition(".")
         if dot and signal not in known:
             raise RecipeError(
@@ -81,8 +81,12 @@ def versions(
 
 
 def needs(recipe: Recipe, device: str) -> frozenset[str]:
-    """The columns that the recipe's refiner reads."""
-    return frozenset(_built(recipe, untuned(recipe), device).needs())
+    """The columns the refiner of the recipe reads, and those its model's rows are filtered by."""
+    block = recipe.refine
+    entry = recipe.tuned.get(block.model) if block else None
+    rules = entry.filters if entry else []
+    filtered = {column for rule in rules for column in rule.columns}
+    return frozenset({*_built(recipe, untuned(recipe), device).needs(), *filtered})
 
 
 def ingested(store: Store, artifact: Artifact) -> Artifact:

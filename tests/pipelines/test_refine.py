@@ -270,6 +270,34 @@ def test_the_whole_chain_with_a_tuned_model(files, monkeypatch):
     assert 0 < summary.facts("select")["chosen"]["kept"] <= 15
 
 
+def test_the_model_that_writes_is_tuned_on_the_rows_that_pass_its_filters(files, louder):
+    """As in the paper: score, filter, tune, correct."""
+    rule = {"column": "length.answer_chars", "min": 9}
+    after = {"model": "lm", "method": "full", "max_steps": 1, "filters": [rule]}
+    block = {"method": "clear_correct", "model": "after"}
+    summary = run(files, refine=block, tuned={"after": after})
+    old, _ = tables(summary, files["store"])
+    answers = {row["id"]: row["messages"][1]["content"] for row in old.to_pylist()}
+    (chosen,) = files["store"].glob("selections/*/rows.parquet")
+    rows = pq.read_table(chosen).to_pylist()
+    assert {row["id"] for row in rows} == set(answers)
+    assert all(row["kept"] == (len(answers[row["id"]]) >= 9) for row in rows)
+    assert sum(row["kept"] for row in rows) == 21
+
+
+def test_a_model_that_scores_takes_no_filters(files, louder):
+    after = {"model": "lm", "filters": [{"column": "length.answer_chars", "min": 10}]}
+    scores = {"length": {}, "nll": {"model": "after"}}
+    with pytest.raises(RecipeError, match="filters read scores"):
+        run(files, tuned={"after": after}, scores=scores)
+
+
+def test_a_filter_of_the_model_that_writes_needs_its_score(files, louder):
+    after = {"model": "lm", "filters": [{"column": "ifd.loss_ratio", "max": 1}]}
+    with pytest.raises(RecipeError, match=r"ifd\.loss_ratio needs a score 'ifd'"):
+        run(files, refine={"method": "clear_correct", "model": "after"}, tuned={"after": after})
+
+
 def test_outcomes_are_the_same_whatever_is_asked_with_them(files, louder, monkeypatch):
     first = run(files).keys["samples/pool"]
     new = tables(run(files), files["store"])[1]
