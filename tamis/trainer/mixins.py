@@ -21,8 +21,11 @@ class StepLoss(Base):
 
     The loss of every micro-batch is divided by the weighted number of trained tokens of the whole
     step over all ranks, so how a step is cut into micro-batches does not matter. An item with a
-    `total` says itself what its weighted sum is to be divided by.
+    `total` says itself what its weighted sum is to be divided by. A step is `weightless` whose rows
+    all have weight 0: its loss and gradient are 0.
     """
+
+    weightless = False
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
         if not batch_samples:
@@ -30,6 +33,7 @@ class StepLoss(Base):
         total = sum(_total(step) for step in batch_samples).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
+        self.weightless = bool(total <= 0)
         return total
 
     def training_step(
@@ -66,6 +70,8 @@ class StepLoss(Base):
 class StepLog(Base):
     """Tells the unweighted loss of every step, and stops where it is no number."""
 
+    weightless: bool
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True
@@ -81,7 +87,8 @@ class StepLog(Base):
                 self._sums[name] += float(terms[name].detach().sum())
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Add `nll`, `tokens`, `kl` where there is one, and what was diagnosed.
+        """Add `nll`, `tokens`, `kl` where there is one, `weightless` where the step was, and what
+        was diagnosed.
 
         Raises `TamisError` when the training diverged.
         """
@@ -95,7 +102,8 @@ class StepLog(Base):
             sums = self._over_ranks()
             tokens = int(sums.pop("tokens", 0))
             means = {name: total / max(tokens, 1) for name, total in sums.items()}
-            logs = {**logs, "tokens": tokens, **means, **self.diagnosed}
+            empty = {"weightless": True} if self.weightless else {}
+            logs = {**logs, "tokens": tokens, **means, **empty, **self.diagnosed}
             self.diagnosed = {}
         super().log(logs, *args, **kwargs)
 

@@ -52,6 +52,7 @@ def facts(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
         "trained_tokens_seen": sum(entry["tokens"] for entry in history),
         "first_nll": history[0]["nll"],
         "last_nll": history[-1]["nll"],
+        "weightless_steps": sum(entry.get("weightless", False) for entry in history),
         "early": early(history),
         "history": history,
         "peak_memory_bytes": int(torch.cuda.max_memory_allocated() if cuda else used),

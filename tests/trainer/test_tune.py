@@ -262,6 +262,25 @@ def test_the_prompt_given_at_generation_is_the_one_trained_on(sums: Any, tokeniz
         assert row.ids[: len(before)] == before and row.labelled[len(before)]
 
 
+def test_steps_of_rows_without_weight_are_counted_and_change_nothing(
+    run: Any, table: Any, sums: Any, tmp_path: Path, weights_of: Any
+) -> None:
+    from tamis.trainer.data import steps
+
+    order = steps(len(sums), epochs=1, rows_per_step=8, max_steps=3, seed=3)
+    weights = [0.0 if i in {*order[0], *order[2]} else 1.0 for i in range(len(sums))]
+    sgd = {"method": "full", "options": {}, "optimizer": "sgd", "scheduler": "constant"}
+    block = {**sgd, "warmup": 0, "learning_rate": 0.01}
+    report = run(rows=table(sums, weights), max_steps=3, **block)
+    assert report["weightless_steps"] == 2
+    first, second, third = report["history"]
+    assert first["loss"] == first["grad_norm"] == third["loss"] == 0 < second["loss"]
+    assert first["weightless"] and "weightless" not in second and first["nll"] > 0
+    run("two", rows=table(sums, weights), max_steps=2, **block)
+    one, other = (weights_of(tmp_path / name / "model") for name in ("run", "two"))
+    assert all((one[name] == other[name]).all() for name in one)
+
+
 def weighed(examples: Examples) -> Examples:
     rng = np.random.default_rng(5)
     return dataclasses.replace(
