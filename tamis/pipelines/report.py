@@ -97,6 +97,7 @@ def collect(store: OpenStore, run: Run, *, texts: bool = True) -> page.ReportDat
         sampled=rows.sampled(seen),
         compared=figures.compared(seen),
         differences=figures.differences(seen),
+        gains=figures.gains(seen),
         methods=methods.methods(seen),
         map=drawn,
         duplicates=groups.duplicates(seen),
@@ -122,7 +123,7 @@ def collect(store: OpenStore, run: Run, *, texts: bool = True) -> page.ReportDat
 
 def _absent(seen: Subject, data: page.ReportData) -> dict[str, str]:
     """The sections that are not on the page, and what would make them."""
-    titles = [box.title for box in data.boxes]
+    titles = [box.title for box in data.boxes if box.checked]
     there = {
         "composition by language": data.languages,
         "tokens": TOKENS in seen.signals,

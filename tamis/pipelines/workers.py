@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -57,6 +58,8 @@ def each(
 
 def _begin(begin: Callable[..., None], given: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # As the command does for itself: a fresh process begins with Python's own filters.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     begin(*given)
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tamis.report.numbers import decimal, integer, interval
 from tamis.report.parts import Histogram, Interval
-from tamis.report.text import shown
+from tamis.report.text import short, shown
 
 WIDTH, HEIGHT = 320, 132
 LEFT, RIGHT, TOP, BOTTOM = 4, 4, 8, 20
@@ -43,8 +43,8 @@ def intervals(values: Sequence[tuple[str, Interval]]) -> Markup:
     high = max(i.high for _, i in values)
     pad = (high - low) * 0.06 or 1.0
     low, high = low - pad, high + pad
-    rows = [_whisker(name, i, 18 + 24 * at, low, high) for at, (name, i) in enumerate(values)]
-    height = 24 * len(values) + 12
+    rows = [_whisker(name, i, 26 + 34 * at, low, high) for at, (name, i) in enumerate(values)]
+    height = 34 * len(values) + 2
     label = "; ".join(
         f"{shown(name)} {decimal(i.value)} between {decimal(i.low)} and {decimal(i.high)}"
         for name, i in values
@@ -66,9 +66,7 @@ def difference(name: str, given: Interval) -> Markup:
         '<line class="axis" x1="{m}" x2="{m}" y1="0" y2="26"/>'
         '<line class="whisker" x1="{a}" x2="{b}" y1="13" y2="13"/>'
         '<circle class="dot" cx="{v}" cy="13" r="5"/>'
-        '<text class="label" x="{m}" y="38" text-anchor="middle">0</text>'
-        '<text class="label" x="0" y="38">{low}</text>'
-        '<text class="label" x="{w}" y="38" text-anchor="end">{high}</text></svg>'
+        '<text class="label" x="{m}" y="38" text-anchor="middle">0</text></svg>'
     ).format(
         w=WIDTH,
         label=f"{shown(name)}: {interval(given, signed=True)}",
@@ -76,20 +74,18 @@ def difference(name: str, given: Interval) -> Markup:
         a=x(given.low),
         b=x(given.high),
         v=x(given.value),
-        low=decimal(-far),
-        high=decimal(far),
     )
 
 
 def _whisker(name: str, given: Interval, y: int, low: float, high: float) -> Markup:
     def x(value: float) -> str:
-        return f"{96 + (WIDTH - 104) * (value - low) / (high - low):.1f}"
+        return f"{8 + (WIDTH - 16) * (value - low) / (high - low):.1f}"
 
     return Markup(
         '<text class="label" x="0" y="{t}">{name}</text>'
         '<line class="whisker" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>'
         '<circle class="dot" cx="{m}" cy="{y}" r="4"/>'
-    ).format(t=y + 4, name=shown(name), a=x(given.low), b=x(given.high), m=x(given.value), y=y)
+    ).format(t=y - 11, name=short(name), a=x(given.low), b=x(given.high), m=x(given.value), y=y)
 
 
 def _bars(counts: Sequence[int], name: str, bins: int, tallest: float) -> Markup:

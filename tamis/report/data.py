@@ -31,7 +31,8 @@ class ReportData:
 
     `counts` are the tiles at the top, in order; `selected`, `ingested` and `tokens selected` are
     also read by the verdict. `reasons` (in words) tell what became of all rows. `differences` are
-    selected minus random, by metric: `nll` (lower is better), `exact_match` (higher). `refined`
+    selected minus random, by metric: `nll` (lower is better), `exact_match` (higher); `gains` are
+    selected minus untuned. `refined`
     counts rows by what a refiner did with them; `changed` are some whose answer it replaced.
     `sampled` says of what the distributions are drawn, where not of all rows. `absent` says of each
     section that is not there what would make it.
@@ -51,6 +52,7 @@ class ReportData:
     sampled: str = ""
     compared: Sequence[Compared] = ()
     differences: Mapping[str, Interval] = field(default_factory=dict)
+    gains: Mapping[str, Interval] = field(default_factory=dict)
     methods: Methods | None = None
     map: EmbeddingMap | None = None
     duplicates: Sequence[Duplicates] = ()

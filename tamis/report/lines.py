@@ -47,7 +47,7 @@ def lines(curve: Curve) -> Markup:
         if found
     )
     return Markup(
-        '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="{label}">'
+        '<svg class="chart wide" viewBox="0 0 {w} {h}" role="img" aria-label="{label}">'
         '<line class="axis" x1="{l}" x2="{r}" y1="{b}" y2="{b}"/>{ticks}{drawn}'
         '<text class="label" x="{m}" y="{t}" text-anchor="middle">{name}</text></svg>'
     ).format(

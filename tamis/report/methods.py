@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from tamis.report.numbers import THIN, decimal, duration, integer, interval
 from tamis.report.parts import Curve, Interval
-from tamis.report.text import shown
+from tamis.report.text import short, shown
 
-WIDTH, LEFT, RIGHT, ROW = 480, 100, 10, 22
-_LABEL = 60  # pixels that the label of an end of the axis may take
+WIDTH, LEFT, RIGHT, ROW = 480, 8, 10, 38
+_LABEL = 130  # units from zero, whose label is a word, to that of an end of the axis
 NO_DIFFERENCE = "no difference shown"
 RANDOM = "random"
 
@@ -41,7 +41,8 @@ class Contest:
 class Winner:
     """The best of a budget by one half of the evaluation rows, measured on the other; both None
     where there are no rows. `method` may be random: then there is no `minus_random`, nor is there
-    one whose bounds are not known."""
+    one whose bounds are not known. `untuned` is the figure of the untuned model on the same rows,
+    where there is one."""
 
     budget: str
     method: str
@@ -53,6 +54,9 @@ class Winner:
     second: str
     minus_second: Interval | None
     against_second: str
+    untuned: float | None = None
+    minus_untuned: Interval | None = None
+    against_untuned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,32 +110,47 @@ def sentence(given: Methods, label: str) -> str:
     """What to decide by: the winner of the largest budget, on rows that had no say in it."""
     best = given.winners[-1]
     rows = "held-out rows that had no say in it" if best.reported_on else "the held-out rows"
-    if best.method == RANDOM:
-        return (
-            f"No method beat random rows at {best.budget}: random has the best {label}, "
-            f"{best.mean:.3f} on {rows}."
-        )
     figure = f"{label} {best.mean:.3f} on {rows}"
-    if best.minus_random is None or best.verdict == NO_DIFFERENCE:
-        told = f"No difference shown at {best.budget}: {best.method} came first, {figure}"
-        if best.minus_random is None:
-            return f"{told}, with nothing known of other seeds."
-        return f"{told}, against random rows {interval(best.minus_random, signed=True)}."
-    side = best.verdict.split()[0]
-    ends = sorted((abs(best.minus_random.low), abs(best.minus_random.high)))
-    spelt = interval(Interval(abs(best.minus_random.value), *ends))
-    first = "is best" if side == "better" else "came first on the other held-out rows"
-    told = f"At {best.budget} {best.method} {first}: {figure}, {side} than random rows by {spelt}. "
+    if best.method == RANDOM:
+        return f"No method beat random rows at {best.budget}: random came first, {figure}."
+    first = f"{best.method} came first, {figure}"
+    if best.minus_random is None:
+        return f"No difference shown at {best.budget}: {first}, with nothing known of other seeds."
+    if best.verdict == NO_DIFFERENCE:
+        told = f"No difference shown at {best.budget}: {first}, against random rows "
+        return f"{told}{interval(best.minus_random, signed=True)}{_cost(given, best)}."
+    told = f"At {best.budget} {first}, {_apart(best.verdict, 'random rows', best.minus_random)}"
+    return f"{told}{_cost(given, best)}."
+
+
+def aside(given: Methods, label: str) -> str:
+    """How the winner stands to the second and to the untuned model, in words."""
+    best = given.winners[-1]
+    told = []
     if best.against_second == NO_DIFFERENCE:
-        told += f"No difference is shown to the second, {best.second}. "
-    return told + _cost(given, best)
+        told.append(f"No difference is shown to the second, {best.second}.")
+    if best.untuned is not None:
+        untuned = f"The untuned model has {label} {best.untuned:.3f} on the same rows"
+        if best.minus_untuned is None or best.against_untuned == NO_DIFFERENCE:
+            told.append(f"{untuned}: {NO_DIFFERENCE}.")
+        else:
+            apart = _apart(best.against_untuned, "it", best.minus_untuned)
+            told.append(f"{untuned}: {best.method} is {apart}.")
+    return " ".join(told)
+
+
+def _apart(verdict: str, than: str, found: Interval) -> str:
+    """By how much something is better or worse than another."""
+    ends = sorted((abs(found.low), abs(found.high)))
+    spelt = interval(Interval(abs(found.value), *ends))
+    return f"{verdict.split()[0]} than {than} by {spelt}"
 
 
 def _cost(given: Methods, best: Winner) -> str:
     line = next(x for x in given.lines if (x.budget, x.method) == (best.budget, best.method))
     if line.select is None or line.tune is None:
         return ""
-    return f"Selecting took {duration(line.select)}, tuning {duration(line.tune)}."
+    return f"; selecting took {duration(line.select)}, tuning {duration(line.tune)}"
 
 
 def forest(lines: Sequence[Contest], title: str) -> Markup:
@@ -147,25 +166,25 @@ def forest(lines: Sequence[Contest], title: str) -> Markup:
 
     rows = Markup("").join(
         Markup(
-            '<text class="label" x="{l}" y="{t}" text-anchor="end">{name}</text>'
+            '<text class="label" x="{l}" y="{t}">{name}</text>'
             '<line class="whisker {side}" x1="{a}" x2="{b}" y1="{y}" y2="{y}"/>'
             '<circle class="dot {side}" cx="{v}" cy="{y}" r="4"/>'
         ).format(
-            l=LEFT - 10,
-            t=ROW * at + 20,
-            name=shown(line.method),
+            l=LEFT,
+            t=ROW * at + 15,
+            name=short(line.method),
             side=_side(line),
             a=x(d.low),
             b=x(d.high),
             v=x(d.value),
-            y=ROW * at + 16,
+            y=ROW * at + 28,
         )
         for at, (line, d) in enumerate(given)
     )
     height = ROW * len(given) + 30
     label = "; ".join(f"{shown(x.method)} {interval(d, signed=True)}" for x, d in given)
     return Markup(
-        '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="{title}: {label}">'
+        '<svg class="chart wide" viewBox="0 0 {w} {h}" role="img" aria-label="{title}: {label}">'
         '<line class="axis" x1="{zero}" x2="{zero}" y1="4" y2="{b}"/>{rows}'
         '{ends}<text class="label" x="{zero}" y="{t}" text-anchor="middle">random</text></svg>'
     ).format(
@@ -186,10 +205,10 @@ def _ends(zero: float, low: float, high: float, y: int) -> Markup:
     places = ((LEFT, "start", low), (WIDTH - RIGHT, "end", high))
     return Markup("").join(
         Markup('<text class="label" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-            at, y, anchor, decimal(value)
+            at, y, anchor, decimal(round(value, 4))
         )
         for at, anchor, value in places
-        if abs(at - zero) > _LABEL + 20
+        if abs(at - zero) > _LABEL
     )
 
 

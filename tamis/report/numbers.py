@@ -12,7 +12,7 @@ THIN = "\u2009"
 
 def integer(value: int) -> str:
     """An integer with thousands set apart."""
-    return f"{value:,}".replace(",", THIN)
+    return f"{value:,}"
 
 
 def decimal(value: float) -> str:
@@ -28,16 +28,20 @@ def decimal(value: float) -> str:
 
 def interval(given: Interval, *, signed: bool = False) -> str:
     """A value and its interval; `signed` shows a plus."""
-    spell = "{:+.3f}" if signed else "{:.3f}"
+    values = (given.value, given.low, given.high)
+    # What is not nothing shall not read as nothing: a bound is looked at for its side of zero.
+    digits = next((d for d in (3, 4) if all(round(x, d) or not x for x in values)), 5)
     # A bound that rounds to nothing has no sign.
-    rounded = (round(x, 3) or 0.0 for x in (given.value, given.low, given.high))
-    parts = [spell.format(x).replace("-", MINUS) for x in rounded]
+    parts = [
+        f"{round(x, digits) or 0.0:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+        for x in values
+    ]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]"
 
 
 def share(part: int, whole: int) -> str:
     """A part of a whole in per cent."""
-    return f"{100 * part / whole:.1f}{THIN}%" if whole else "none"
+    return f"{100 * part / whole:.1f}%" if whole else "none"
 
 
 def duration(seconds: float) -> str:

@@ -48,6 +48,7 @@ def render(data: ReportData) -> str:
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         sentence=verdict.sentence(data),
+        aside=verdict.aside(data),
         contents=_contents(data),
         stacks=[bars for bars in stacks if bars is not None],
         metrics=_metrics(data),

@@ -134,13 +134,14 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One thing to check before a decision: a figure of the chosen rows, a word on it, and whether
-    it is a warning."""
+    """One thing to check before a decision: a figure of the chosen rows, a word on it, whether it
+    is a warning, and whether it was checked at all."""
 
     title: str
     figure: str
     note: str
     warn: bool = False
+    checked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ DECISIVE = ("nll", "exact_match")
 
 
 def sentence(data: ReportData) -> str:
-    """Which subset, how it differs from a random one of equal cost, and what that took."""
+    """Which subset, how it differs from a random one of equal cost, and what that took: one
+    sentence."""
     if data.methods is not None:
         return methods.sentence(data.methods, label(data.methods.metric))
     kept, pool = data.counts.get("selected"), data.counts.get("ingested")
@@ -29,7 +30,15 @@ def sentence(data: ReportData) -> str:
     tokens = data.counts.get("tokens selected")
     if tokens is not None:
         chosen += f", {integer(tokens)} tokens"
-    return f"{chosen}. {_against_random(data)}{_cost(data)}"
+    return f"{chosen}: {_against_random(data)}{_cost(data)}."
+
+
+def aside(data: ReportData) -> str:
+    """What else a decision needs: how the tuned model differs from the untuned one; or nothing."""
+    if data.methods is not None:
+        return methods.aside(data.methods, label(data.methods.metric))
+    told = [_told(m, value) for m, value in data.gains.items() if m in DECISIVE]
+    return f"Against the untuned model, {' and '.join(told)}." if told else ""
 
 
 def _cost(data: ReportData) -> str:
@@ -37,8 +46,8 @@ def _cost(data: ReportData) -> str:
         return ""
     took = duration(sum(stage.seconds for stage in data.stages))
     if any(stage.computed for stage in data.stages if stage.name != "report"):
-        return f" The run took {took}."
-    return f" This run took {took}: an earlier one had computed everything."
+        return f"; the run took {took}"
+    return f"; this run took {took}, as an earlier one had computed everything"
 
 
 def judged(metric: str, difference: Interval) -> str:
@@ -58,14 +67,14 @@ def label(metric: str) -> str:
 
 def _against_random(data: ReportData) -> str:
     if not data.differences:
-        return "It was not held against a random subset."
+        return "it was not held against a random subset"
     told = [_told(m, value) for m, value in data.differences.items() if m in DECISIVE]
-    return f"Against random rows of equal token budget, {'; '.join(told)}."
+    return f"against random rows of equal token budget, {' and '.join(told)}"
 
 
 def _told(metric: str, difference: Interval) -> str:
     if not difference.shows_difference:
-        return f"{label(metric)}: {methods.NO_DIFFERENCE}"
+        return f"{methods.NO_DIFFERENCE} in {label(metric)}"
     better = judged(metric, difference).split()[0]
     ends = sorted((abs(difference.low), abs(difference.high)))
     spelt = interval(Interval(abs(difference.value), *ends))

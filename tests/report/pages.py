@@ -92,6 +92,10 @@ def full() -> ReportData:
             "nll": Interval(-0.08, -0.11, -0.05),
             "exact_match": Interval(0.03, -0.01, 0.07),
         },
+        gains={
+            "nll": Interval(-0.31, -0.37, -0.25),
+            "exact_match": Interval(0.04, -0.01, 0.09),
+        },
         kept=[sample(i, kept=True) for i in range(20)],
         dropped=[sample(i, kept=False) for i in range(20, 40)],
         refined={"clear correct: replaced": 12, "clear correct: kept": 88},

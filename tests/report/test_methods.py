@@ -23,7 +23,7 @@ from tamis.report import (
     write,
 )
 from tamis.report import methods as drawn
-from tamis.report.verdict import sentence
+from tamis.report.verdict import aside, sentence
 
 CHROMIUM = shutil.which("chromium")
 NONE, WORSE = "no difference shown", "worse than random"
@@ -50,7 +50,8 @@ def made() -> Methods:
     full = contest("full", "all rows", 0.8, Interval(-0.01, -0.05, 0.03), NONE)
     winners = [
         Winner(b, "curated", 0.87, 100, 100, Interval(0.05, 0.01, 0.09), "better than random",
-               "diverse", Interval(0.03, -0.01, 0.07), NONE)
+               "diverse", Interval(0.03, -0.01, 0.07), NONE,
+               0.86, Interval(0.01, -0.02, 0.04), NONE)
         for b in ("6,000 tokens", "12,000 tokens")
     ]  # fmt: skip
     names = ["curated", "diverse", "random", "hard"]
@@ -76,10 +77,20 @@ def data(given: Methods) -> ReportData:
 
 def test_the_verdict_is_about_the_largest_budget() -> None:
     told = sentence(data(made()))
-    assert told.startswith("At 12,000 tokens curated is best: exact match 0.870 on held-out rows")
+    assert told.startswith("At 12,000 tokens curated came first, exact match 0.870 on held-out")
     assert "better than random rows by 0.050 [0.010, 0.090]" in told
-    assert "No difference is shown to the second, diverse." in told
-    assert told.endswith("Selecting took 0.1 s, tuning 20.0 s.")
+    assert told.endswith("; selecting took 0.1 s, tuning 20.0 s.")
+    assert told.count(". ") == 0  # one sentence
+    beside = aside(data(made()))
+    assert beside.startswith("No difference is shown to the second, diverse. The untuned model has")
+    assert beside.endswith("exact match 0.860 on the same rows: no difference shown.")
+    better = replace(
+        made().winners[-1],
+        minus_untuned=Interval(-0.1, -0.2, -0.05),
+        against_untuned="worse than x",
+    )
+    beside = aside(data(replace(made(), winners=[better])))
+    assert beside.endswith("curated is worse than it by 0.100 [0.050, 0.200].")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +113,7 @@ def test_the_verdict_claims_nothing_that_was_not_shown(changed: dict[str, Any], 
     last = replace(given.winners[-1], **changed)
     said = sentence(data(replace(given, winners=[given.winners[0], last])))
     assert told in said
-    assert "is best" not in said
+    assert "better than random" not in said
 
 
 def test_the_section_is_there_only_where_methods_were_compared() -> None:

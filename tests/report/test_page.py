@@ -8,17 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from tamis.report import Histogram, Interval, ReportData, Sample, Stage, render, write
 from tamis.report.lines import lines
-from tamis.report.numbers import decimal, duration, integer
+from tamis.report.numbers import decimal, duration, integer, interval
 from tamis.report.parts import Curve, Line
-from tamis.report.verdict import DECISIVE, judged, sentence
+from tamis.report.verdict import DECISIVE, aside, judged, sentence
 
 VOID = {"meta", "link", "br", "img", "rect", "line", "circle"}
 
@@ -145,9 +147,7 @@ def test_numbers_on_the_page_are_those_of_the_data() -> None:
     for part in data.composition:
         row = [part.rows_before, part.rows_after, part.tokens_before, part.tokens_after]
         assert f"{part.source} {' '.join(integer(n) for n in row)}" in text
-    assert (
-        "47.5\u2009% before" in text and "43.3\u2009% after" in text
-    )  # 33,000 / 69,500; 5,345 / 12,345
+    assert "47.5% before" in text and "43.3% after" in text  # 33,000 / 69,500; 5,345 / 12,345
     assert "0.300 [0.270, 0.330]" in text
     assert "\u22120.080 [\u22120.110, \u22120.050] better than random" in text
     for chart in data.histograms:
@@ -183,10 +183,15 @@ def test_what_is_the_same_everywhere_is_told_and_not_drawn() -> None:
 
 def test_verdict_tells_subset_difference_and_cost() -> None:
     told = sentence(pages.full())
-    assert "deita kept 412 of 2\u2009000 rows (20.6%)" in told
-    assert "held-out NLL is better by 0.080 [0.050, 0.110]" in told
-    assert "exact match: no difference shown" in told
-    assert "The run took 1 min 36 s." in told
+    assert "deita kept 412 of 2,000 rows (20.6%), 12,345 tokens: against random rows" in told
+    assert "held-out NLL is better by 0.080 [0.050, 0.110] and no difference shown in" in told
+    assert told.endswith("in exact match; the run took 1 min 36 s.")
+    assert told.count(". ") == 0  # one sentence
+    assert aside(pages.full()) == (
+        "Against the untuned model, held-out NLL is better by 0.310 [0.250, 0.370] and no "
+        "difference shown in exact match."
+    )
+    assert aside(dataclasses.replace(pages.full(), gains={})) == ""
     reused = [Stage("tune", 2, 0, 0.25), Stage("report", 0, 1, 1.0)]
     told = sentence(dataclasses.replace(pages.full(), stages=reused))
     assert "an earlier one had computed everything" in told
@@ -215,6 +220,18 @@ def test_a_run_without_selection_has_a_page() -> None:
     page = outline(render(data))
     assert "Nothing was selected" in "".join(page.text)
     assert not {"svg", "table"} & {tag for tag, _ in page.tags}
+
+
+def test_bounds_do_not_read_as_nothing() -> None:
+    shown = {
+        (-0.008, -0.017, -0.0004): "\u22120.0080 [\u22120.0170, \u22120.0004]",
+        (0.00001, 0.0, 0.00002): "+0.00001 [0.00000, +0.00002]",
+        (0.0, -0.1, 0.1): "0.000 [\u22120.100, +0.100]",
+    }
+    told = {given: interval(Interval(*given), signed=True) for given in shown}
+    assert {
+        g: t.replace("+0.00000", "0.00000").replace("+0.000 ", "0.000 ") for g, t in told.items()
+    } == shown
 
 
 def test_durations() -> None:
@@ -284,8 +301,8 @@ def test_refined_rows_and_what_is_new_are_told() -> None:
 
 
 def test_numbers_have_no_exponent_where_people_read_none() -> None:
-    shown = {0.0: "0", 0.00678: "0.00678", 1234.56: "1235", 24355.0: "24\u2009355"}
-    shown |= {-24355.4: "\u221224\u2009355", 0.0000678: "6.78e\u221205", 2e6: "2.00e+06"}
+    shown = {0.0: "0", 0.00678: "0.00678", 1234.56: "1235", 24355.0: "24,355"}
+    shown |= {-24355.4: "\u221224,355", 0.0000678: "6.78e\u221205", 2e6: "2.00e+06"}
     assert {value: decimal(value) for value in shown} == shown
 
 
@@ -296,3 +313,93 @@ def test_the_ends_of_axes_are_told_in_full() -> None:
     assert [text for _, _, text in labels][:4] == ["1", "976", "6.78e\u221205", "0.2"]
     # A label that ends at the axis begins within the drawing: about 7 units a letter.
     assert all(float(x) - 7 * len(text) >= 0 for x, anchor, text in labels if anchor == "end")
+
+
+_WIDE = """() => [...document.querySelectorAll("body *")]
+  .filter((e) => !e.closest(".scroll, .skip, h2.quiet, details:not([open])"))
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5)
+  .map((e) => `${e.tagName}.${e.className} ${e.getBoundingClientRect().right}`)"""
+# Of every text its contrast with what lies below it, by WCAG 2.1.
+_FAINT = """() => {
+  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const parse = (text) => {
+    const n = text.match(/[\\d.]+(e-?\\d+)?/g).map(Number);
+    const scale = text.startsWith("rgb") ? 255 : 1;
+    return [n[0] / scale, n[1] / scale, n[2] / scale, n[3] ?? 1];
+  };
+  const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3]));
+  const ground = (e) => {
+    if (!e) return [1, 1, 1];
+    const own = parse(getComputedStyle(e).backgroundColor);
+    return own[3] === 1 ? own : over(own, ground(e.parentElement));
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || !e.getClientRects().length) continue;
+    if (e.closest(".skip, h2.quiet, script, :disabled, option")) continue;
+    const style = getComputedStyle(e);
+    const ink = parse(e.closest("svg") ? style.fill : style.color);
+    const below = ground(e);
+    const [a, b] = [light(over(ink, below)), light(below)].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) found.push(`${e.tagName}.${e.className} ${style.color}`);
+  }
+  return found;
+}"""
+
+
+def long_names() -> ReportData:
+    """The full page with words in it that no line can hold."""
+
+    def lengthen(value: object) -> object:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {f.name: lengthen(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return type(value)(**fields)
+        if isinstance(value, str):
+            return f"{value}{'W' * 90}"
+        if isinstance(value, dict):
+            decided = set(DECISIVE) & value.keys()
+            return {k if k in decided else lengthen(k): lengthen(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(lengthen(v) for v in value)
+        return value
+
+    made = lengthen(pages.full())
+    assert isinstance(made, ReportData)
+    return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = _browser()
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=shutil.which(path), args=["--no-sandbox"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_window_shows_all_of_it(browser: Any, tmp_path: Path, scheme: str) -> None:
+    for name, data in (("full", pages.full()), ("long", long_names())):
+        path = write(data, tmp_path / f"{name}.html")
+        shown = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme=scheme)
+        shown.goto(path.as_uri())
+        assert shown.evaluate("document.documentElement.scrollWidth") == 360
+        assert shown.evaluate(_WIDE) == []
+        assert shown.evaluate(_FAINT) == []
+        heights = shown.eval_on_selector_all(
+            ".chart text", "es => es.map((e) => e.getBoundingClientRect().height)"
+        )
+        assert min(heights) > 10  # letters of drawings can be read
+        shown.close()
+
+
+def test_the_measure_of_contrast_sees_faint_text(browser: Any) -> None:
+    shown = browser.new_page()
+    shown.set_content(
+        "<p style='color: #888'>faint</p><p style='color: #222'>plain</p>"
+        "<p style='color: #fff; background: color-mix(in srgb, #000 30%, transparent)'>mixed</p>"
+    )
+    assert [told.split()[0] for told in shown.evaluate(_FAINT)] == ["P.", "P."]
+    shown.close()

@@ -74,7 +74,7 @@ def document(ctx: Context, given: Sequence[Line], untuned: Artifact | None) -> d
         "lines": [_line(ctx, line, against[repr(line.budget)], judge, level) for line in given],
         "untuned": None if untuned is None else _alone(untuned),
         "winners": [
-            _winner([line for line in given if repr(line.budget) == repr(b)], judge)
+            _winner([line for line in given if repr(line.budget) == repr(b)], judge, untuned)
             for b in budgets
         ],
         "cells": [
@@ -156,7 +156,7 @@ def _costs(ctx: Context, line: Line) -> dict[str, Any]:
     }
 
 
-def _winner(given: Sequence[Line], judge: _Judge) -> dict[str, Any]:
+def _winner(given: Sequence[Line], judge: _Judge, untuned: Artifact | None) -> dict[str, Any]:
     """The best line by one half of the evaluation rows, and what it is worth on the other."""
     random = next(line for line in given if line.method == RANDOM)
     ids, groups = random.found.ids, random.found.groups
@@ -164,6 +164,7 @@ def _winner(given: Sequence[Line], judge: _Judge) -> dict[str, Any]:
     rest = None if named is None else ~named
     first, second = judge.best(given, named)[:2]
     each = first.found.each(judge.metric, rest)
+    base = None if untuned is None else _everywhere(untuned, first)
     return {
         "budget": budget_of(first.budget),
         "method": first.method,
@@ -175,7 +176,17 @@ def _winner(given: Sequence[Line], judge: _Judge) -> dict[str, Any]:
         else judge.against(first, random, judge.metric, SURE, rest),
         "second": second.method,
         "minus_second": judge.against(first, second, judge.metric, SURE, rest),
+        "untuned": None if base is None else float(base.found.each(judge.metric, rest)[0]),
+        "minus_untuned": None
+        if base is None
+        else judge.against(first, base, judge.metric, SURE, rest),
     }
+
+
+def _everywhere(untuned: Artifact, like: Line) -> Line:
+    """The untuned model as a line with the seeds of another: it is the same with each."""
+    found = figures.measured([untuned] * len(like.cells))
+    return Line("the untuned model", like.budget, like.cells, found)
 
 
 def _alone(evaluation: Artifact) -> dict[str, Any]:

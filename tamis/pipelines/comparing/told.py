@@ -59,6 +59,10 @@ def winner(found: Mapping[str, Any], document: Document) -> str:
         if other is not None:
             against = "random" if than == "random" else f"{found['second']}, the second"
             told += f"; against {against}: {difference(other)}, {_short(other)}"
+    if found["minus_untuned"] is not None:
+        other = found["minus_untuned"]
+        told += f"; against the untuned model, {found['untuned']:.4f} on the same rows: "
+        told += f"{difference(other)}, {_short(other)}"
     return told + "."
 
 

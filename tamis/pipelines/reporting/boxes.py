@@ -9,6 +9,7 @@ from tamis.pipelines.reporting.subject import TOKENS, Subject
 
 # From these values on a row counts as holding a benchmark item.
 _HELD = {"contamination": ("overlap", 0.5), "contamination_semantic": ("similarity", 0.9)}
+_BENCHMARKS = "add a score with scorer: contamination and the benchmarks"
 _TRUNCATED = 0.01  # a share of cut rows that is worth a look
 _SOME = 1e-9  # any share above 0
 _LICENCES = """
@@ -26,12 +27,22 @@ where s.selection = $key
 
 
 def boxes(subject: Subject) -> list[page.Box]:
-    """The boxes that the store has figures for."""
+    """A box for everything to check, those that the store has no figures of among them."""
     if subject.key is None:
         return []
-    made = [_licences(subject), _pii(subject), _length(subject), _truncated(subject)]
-    made[2:2] = [_held(subject, scorer) for scorer in _HELD]
+    held = [_held(subject, scorer) for scorer in _HELD]
+    made = [
+        _licences(subject),
+        _pii(subject) or _unchecked("Personal data", "add a score with scorer: pii"),
+        *(held if any(held) else [_unchecked("Contamination", _BENCHMARKS)]),
+        _length(subject),
+        _truncated(subject) or _unchecked("Truncation", "name tune.model, whose limit counts"),
+    ]
     return [box for box in made if box is not None]
+
+
+def _unchecked(title: str, how: str) -> page.Box:
+    return page.Box(title, "not checked", how, checked=False)
 
 
 def _licences(subject: Subject) -> page.Box | None:

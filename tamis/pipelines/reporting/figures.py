@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tamis import report as page
+from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines.reporting.subject import Subject
 
 FIGURES = ("nll", "exact_match", "token_accuracy")
@@ -30,6 +31,19 @@ def compared(subject: Subject) -> list[page.Compared]:
 def differences(subject: Subject) -> dict[str, page.Interval]:
     """Selected minus random, by metric."""
     return _intervals((subject.run["metrics"] or {}).get("difference") or {})
+
+
+def gains(subject: Subject) -> dict[str, page.Interval]:
+    """Selected minus untuned, by metric; none where the run did not evaluate both by rows."""
+    keys = {n: k for stage in subject.run["stages"] for n, k in stage["keys"].items()}
+    found = [
+        subject.store.store.find("evaluations", keys.get(f"{name}/evaluation", ""))
+        for name in ("chosen", "untuned")
+    ]
+    if found[0] is None or found[1] is None:
+        return {}
+    seed = int(subject.settings.get("seed") or 0)
+    return _intervals(evaluation.difference(found[0], found[1], seed=seed))
 
 
 def selection_facts(subject: Subject, key: str | None) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _line(line: Mapping[str, Any], metric: str, others: Sequence[str]) -> page.C
 
 
 def _winner(found: Mapping[str, Any]) -> page.Winner:
-    minus, second = found["minus_random"], found["minus_second"]
+    minus, second, untuned = (found[f"minus_{x}"] for x in ("random", "second", "untuned"))
     return page.Winner(
         told.budget(found["budget"]),
         found["method"],
@@ -78,6 +78,9 @@ def _winner(found: Mapping[str, Any]) -> page.Winner:
         found["second"],
         _interval(second),
         second["verdict"],
+        found["untuned"],
+        _interval(untuned),
+        "" if untuned is None else untuned["verdict"],
     )
 
 

@@ -5,6 +5,8 @@ const NEAR = 10; // pixels the mouse may be off
 const view = { scale: 1, dx: 0, dy: 0, width: 0, height: 0 };
 let colours = null;
 let outline = []; // of the lasso or rectangle that is being drawn
+const layers = 2 * count(() => true).kept > rows.n ? [1, 0] : [0, 1];
+let dot = 3.5; // pixels: the radius of a kept row; smaller where many share little room
 let grid = null; // cells of NEAR pixels -> shown rows; made when first asked for
 
 const left = (i) => rows.x[i] * view.scale + view.dx;
@@ -45,6 +47,7 @@ function resize() {
   canvas.height = Math.round(box.height * ratio);
   view.width = box.width;
   view.height = box.height;
+  dot = Math.min(3.5, Math.max(1.4, 0.22 * Math.sqrt((box.width * box.height) / rows.n)));
   home();
   draw();
 }
@@ -55,8 +58,9 @@ function draw() {
   const ratio = window.devicePixelRatio || 1;
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, view.width, view.height);
-  // Dropped rows small and below, kept ones large and above: the two differ without colour too.
-  for (const kept of [0, 1]) {
+  // Kept rows are large and dropped ones small: the two differ without colour too. The rarer lie
+  // above, or the others would hide them.
+  for (const kept of layers) {
     colours.entries.forEach((entry, at) => drawRows(pen, kept, at, entry.colour));
     drawRows(pen, kept, NOTHING, styled("--line"));
   }
@@ -66,7 +70,7 @@ function draw() {
 }
 
 function drawRows(pen, kept, at, colour) {
-  const radius = kept ? 3.5 : 2.2;
+  const radius = kept ? dot : 0.63 * dot;
   pen.fillStyle = colour;
   pen.globalAlpha = kept ? 0.9 : 0.55;
   pen.beginPath();
@@ -114,7 +118,7 @@ function cells() {
   return found;
 }
 
-// The nearest shown row within NEAR pixels, kept ones first on ties since they lie above; or -1.
+// The nearest shown row within NEAR pixels, on ties those that lie above; or -1.
 function rowAt(x, y) {
   grid ??= cells();
   let best = -1;
@@ -123,7 +127,7 @@ function rowAt(x, y) {
     for (let b = -1; b <= 1; b++) {
       for (const i of grid.get(`${Math.floor(x / NEAR) + a},${Math.floor(y / NEAR) + b}`) ?? []) {
         const far = Math.hypot(left(i) - x, top_(i) - y);
-        if (far < least || (far === least && best >= 0 && rows.kept[i] > rows.kept[best])) {
+        if (far < least || (far === least && best >= 0 && rows.kept[i] === layers[1])) {
           [best, least] = [i, far];
         }
       }

@@ -1,6 +1,7 @@
 // What people do: filter, hover, lasso, and the same by keyboard.
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 let held = null; // of a mouse button that is down: where it was last
+let moved = 0; // pixels since it went down
 let corner = null; // of the keyboard's rectangle: the row it began at
 
 function filter() {
@@ -56,6 +57,7 @@ const lassoing = () => parts.lasso.getAttribute("aria-pressed") === "true";
 function down(event) {
   if (event.button !== 0) return;
   held = spot(event);
+  moved = 0;
   canvas.setPointerCapture(event.pointerId);
   if (lassoing() || event.shiftKey) outline = [held];
 }
@@ -69,6 +71,7 @@ function move(event) {
     outline.push([x, y]);
     draw();
   } else {
+    moved += Math.hypot(x - held[0], y - held[1]);
     view.dx += x - held[0];
     view.dy += y - held[1];
     held = [x, y];
@@ -77,8 +80,10 @@ function move(event) {
   }
 }
 
-function up() {
+function up(event) {
   if (held && outline.length > 2) choose(outline);
+  // A finger cannot point without a touch: a tap does what the mouse does over a dot.
+  else if (held && event.pointerType !== "mouse" && moved < NEAR) focusOn(rowAt(...held));
   outline = [];
   held = null;
 }

@@ -50,7 +50,9 @@ function listen() {
   canvas.addEventListener("pointermove", move);
   canvas.addEventListener("pointerup", up);
   canvas.addEventListener("pointercancel", up);
-  canvas.addEventListener("pointerleave", () => held || focusOn(-1));
+  canvas.addEventListener("pointerleave", (event) => {
+    if (event.pointerType === "mouse" && !held) focusOn(-1);
+  });
   canvas.addEventListener("keydown", key);
   canvas.addEventListener("wheel", wheel, { passive: false });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
