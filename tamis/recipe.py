@@ -405,6 +405,20 @@ class Recipe(_Strict):
     compare: Compare | None = None
 
 
+class _Once(yaml.SafeLoader):
+    """A safe loader that takes each name of a mapping once: YAML itself lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `a.b=c` settings over it. Raises `RecipeError` with one line for
     people."""
@@ -414,7 +428,7 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Once)  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
         detail = " ".join(str(error).split())
         raise RecipeError(f"{path} is not valid YAML: {detail}") from error

@@ -112,6 +112,15 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_stands_twice_is_told(tmp_path: Path) -> None:
+    """YAML lets the last one win: a method would vanish without a word."""
+    path = tmp_path / "twice.yaml"
+    path.write_text("compare:\n  methods:\n    a: {method: random}\n    a: {method: top}\n")
+    with pytest.raises(RecipeError, match="'a' stands twice.* line 4") as caught:
+        recipe.load(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     (tmp_path / "evil.yaml").write_text("sources: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(RecipeError):

@@ -371,16 +371,16 @@ def test_the_winner_is_reported_on_rows_that_did_not_name_it(work: Path, tmp_pat
         return table.Line(name, Budget(tokens=400), [], found)
 
     lines = [line("random", base), line("honest", honest), line("lucky", lucky)]
-    won = table._winner(lines, judge)
+    won = table._winner(lines, judge, None)
     assert won["method"] == "lucky" and won["named_on"] + won["reported_on"] == 200
     assert won["minus_random"]["verdict"] == figures.NO_DIFFERENCE
     assert abs(won["minus_random"]["value"]) < 0.01
     assert won["second"] == "honest" and won["minus_second"]["verdict"] == "worse than honest"
-    won = table._winner(lines[:2], judge)
+    won = table._winner(lines[:2], judge, None)
     assert won["method"] == "honest" and won["second"] == "random"
     assert won["minus_random"]["verdict"] == "better than random"
     worse = line("worse", made_up(noise + 0.3))
-    won = table._winner([lines[0], worse], judge)
+    won = table._winner([lines[0], worse], judge, None)
     assert won["method"] == "random" and won["minus_random"] is None
 
 
