@@ -428,7 +428,7 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     try:
-        content = yaml.load(text, _Once)  # noqa: S506  a safe loader
+        content = yaml.load(text, _Once)
     except yaml.YAMLError as error:
         detail = " ".join(str(error).split())
         raise RecipeError(f"{path} is not valid YAML: {detail}") from error

@@ -116,7 +116,7 @@ def test_a_name_that_stands_twice_is_told(tmp_path: Path) -> None:
     """YAML lets the last one win: a method would vanish without a word."""
     path = tmp_path / "twice.yaml"
     path.write_text("compare:\n  methods:\n    a: {method: random}\n    a: {method: top}\n")
-    with pytest.raises(RecipeError, match="'a' stands twice.* line 4") as caught:
+    with pytest.raises(RecipeError, match=r"'a' stands twice.* line 4") as caught:
         recipe.load(path)
     assert "\n" not in str(caught.value)
 
