@@ -10,8 +10,9 @@ import numpy as np
 from tamis.language import tally
 from tamis.language.batch import batches
 from tamis.language.parallel import spread
-from tamis.language.render import RenderError, render, special_ids
+from tamis.language.render import render, special_ids
 from tamis.language.room import Room
+from tamis.language.template import RenderError
 
 # Padded prompt tokens of a batch, and its rows: the cache of keys and values grows with both.
 _TOKENS = {"cpu": 4096, "cuda": 131_072}

@@ -11,15 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from tamis.errors import TamisError
 from tamis.language.covering import Tokens
 from tamis.language.template import Messages, RenderError, chat_text, chat_turns
-
-PromptStyle = Literal["chat", "plain"]
 
 
 @dataclass(frozen=True, slots=True)

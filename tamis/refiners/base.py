@@ -96,8 +96,9 @@ def writer(model: Model, device: str) -> Writer:
 
 def judging(judge: Model, model: Model, device: str, writing: Writer) -> Engine:
     """The engine of a judge; that of the writer where both are one model with its weights here."""
-    same = judge == model and isinstance(writing, Engine)
-    return writing if same else Engine(judge, device)
+    if judge == model and isinstance(writing, Engine):
+        return writing
+    return Engine(judge, device)
 
 
 def write(

@@ -62,5 +62,5 @@ class Cloud:
         first = torch.from_numpy(distinct(states.cpu().numpy())[: self.points])
         if len(first) < LEAST_POINTS:
             return None
-        found = pointwise(states[first.to(states.device)], self.neighbours)
-        return float(np.nanmean(found)), float(np.nanstd(found))
+        dimension = pointwise(states[first.to(states.device)], self.neighbours)
+        return float(np.nanmean(dimension)), float(np.nanstd(dimension))

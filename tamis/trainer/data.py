@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from tamis.errors import DataError
-from tamis.language.render import Rendered, RenderError, cut, renderings
+from tamis.language.render import Rendered, cut, renderings
+from tamis.language.template import RenderError
 from tamis.samples import decode_messages, decode_tools
 
 NO_TOKEN = "no_trained_token"

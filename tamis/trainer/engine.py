@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ from tamis.trainer.objectives import build as objective_of
 from tamis.trainer.objectives.teacher import TaughtSteps, Teacher
 from tamis.trainer.online import OnlineSteps, Picking
 from tamis.trainer.pack import micro_batches
-
-Told = Callable[[int], None]
 
 
 @cache

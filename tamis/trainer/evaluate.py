@@ -18,8 +18,9 @@ from tamis.language.generate import greedy, stop_ids
 from tamis.language.load import load_model, load_tokenizer, max_length, vocabulary
 from tamis.language.packed import pack
 from tamis.language.parallel import spread
-from tamis.language.render import Rendered, RenderError, cut, prompt, renderings
+from tamis.language.render import Rendered, cut, prompt, renderings
 from tamis.language.tally import Tally
+from tamis.language.template import RenderError
 from tamis.numerics.bootstrap import paired_difference, ratio_interval
 from tamis.recipe import Model
 from tamis.samples import Message, decode_messages, decode_tools

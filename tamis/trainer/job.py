@@ -185,7 +185,7 @@ def _watched(
 
 def named(options: Tune) -> dict[str, Any]:
     """The options that determine the parameters: no names, no paths, no habits of saving."""
-    unnamed = {"model": True, "command": True, "save_every": True}
+    unnamed: dict[str, Any] = {"model": True, "command": True, "save_every": True}
     named_inside = {"online": {"safe", "reference"}, "objective": {"options": {"teacher"}}}
     return options.model_dump(exclude={**unnamed, **named_inside})
 
