@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamis.errors import DataError
+from tamis.language.tally import counted
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import heldout, opened, runlog
 from tamis.pipelines.comparing import check, leakage, spoilers, table
@@ -60,11 +61,14 @@ def compare(ctx: Context, *, jobs: int | None = None) -> Comparison:
     try:
         keys: dict[str, str] = {}
         for name in ("ingest", "score", *(["refine"] if ctx.recipe.refine is not None else [])):
-            did(STAGES[name](_plain(asked), _without_target(keys)))
+            with counted() as read:
+                outcome = STAGES[name](_plain(asked), _without_target(keys))
+            did(replace(outcome, read=read))
             keys |= outcomes[-1].keys
         keys |= _scored_targets(asked, keys)
-        outcome, document = _compared(asked, keys, jobs or needed(ctx.recipe).jobs)
-        did(outcome)
+        with counted() as read:
+            outcome, document = _compared(asked, keys, jobs or needed(ctx.recipe).jobs)
+        did(replace(outcome, read=read))
         did(STAGES["report"](ctx, {**keys, **outcome.keys}))
     except BaseException:
         runlog.update(ctx, log, outcomes, "failed")

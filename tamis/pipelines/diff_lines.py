@@ -9,6 +9,7 @@ from tamis.pipelines.diff import ABSENT
 from tamis.pipelines.reasons import meaning
 
 _SHOWN = 3
+_LONGEST = 120  # characters of a value; --json has all of it
 
 
 def lines(told: Mapping[str, Any]) -> list[str]:
@@ -79,7 +80,8 @@ def _settings(told: Mapping[str, Any]) -> Iterator[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "nothing" if value is None else str(value)
+    told = "nothing" if value is None else str(value)
+    return told if len(told) <= _LONGEST else f"{told[: _LONGEST - 1]}…"
 
 
 def _signals(told: Mapping[str, Any]) -> Iterator[str]:

@@ -400,3 +400,27 @@ def test_overlap_is_jaccard() -> None:
     found = overlap._matrix(sets)
     np.testing.assert_allclose(found, [[1 / 3, (1 + 1 / 3) / 2], [(1 + 1 / 3) / 2, 1]])
     assert overlap._matrix([s[:1] for s in sets])[0][0] is None
+
+
+def test_what_models_read_in_processes_is_counted(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tamis.language import tally
+    from tamis.pipelines.comparing import work as working
+
+    ctx = context_of({**recipe(work), "store": str(tmp_path)})
+    cell = Cell("random", None, 0)
+
+    def read(*_: object) -> working.Done:
+        tally.note(3, 40, 2)
+        return working.Done(cell, {}, 0, 1.0)
+
+    monkeypatch.setattr(working, "run_cell", read)
+    monkeypatch.setattr(working, "_state", (ctx, {}), raising=False)
+    monkeypatch.setattr(working.workers, "processes", lambda *_: None)
+    done = working._run(cell)
+    assert done.read == tally.Tally(3, 40, 2)
+    monkeypatch.setattr(working.workers, "each", lambda *_, **__: [(cell, done), (cell, done)])
+    with tally.counted() as counted:
+        list(working._processes(ctx, {}, [cell, cell], 2))
+    assert counted == tally.Tally(6, 80, 4)

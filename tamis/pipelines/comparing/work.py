@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any
 
+from tamis.language import tally
+from tamis.language.tally import Tally
 from tamis.pipelines import evaluate as evaluation
 from tamis.pipelines import export as exporting
 from tamis.pipelines import heldout, opened, stages, workers
@@ -25,12 +27,14 @@ STEPS = ("selection", "manifest", "model", "evaluation")
 @dataclass(frozen=True, slots=True)
 class Done:
     """A cell whose artefacts are in the store: the key of each by name, how many of them were there
-    before, and the seconds this took now."""
+    before, the seconds this took now, and what models read for it where that was in a process of
+    its own."""
 
     cell: Cell
     keys: Mapping[str, str]
     reused: int
     seconds: float
+    read: Tally = field(default_factory=Tally)
 
     @property
     def computed(self) -> bool:
@@ -107,6 +111,7 @@ def _processes(
     for _, done in workers.each(
         pool, _run, wanted, called="a process of the comparison", fewer="--jobs"
     ):
+        tally.note(done.read.passes, done.read.tokens, done.read.written)
         yield done
 
 
@@ -143,4 +148,6 @@ def _begin(
 
 def _run(cell: Cell) -> Done:
     ctx, keys = _state
-    return run_cell(ctx, keys, cell)
+    with tally.counted() as read:
+        done = run_cell(ctx, keys, cell)
+    return replace(done, read=read)
