@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tamis.cli import app
-from tamis.errors import DataError, RecipeError
+from tamis.errors import DataError, RecipeError, TamisError
 from tamis.pipelines import compare
 from tamis.pipelines.comparing import check, figures, overlap, table
 from tamis.pipelines.comparing.cells import Cell, cells, recipe_of
@@ -390,6 +390,15 @@ def test_one_seed_of_a_command_shows_nothing() -> None:
     found = figures.difference(a, b, "score", level=0.95, seed=0, resamples=100)
     assert figures.verdict(found, "higher", "random") == figures.NO_DIFFERENCE
     assert table._interval(found) == {"value": 4.0, "low": None, "high": None}
+
+
+def test_a_metric_that_nobody_wrote_is_told(work: Path, tmp_path: Path) -> None:
+    ctx = context_of({**recipe(work, metric="acuracy"), "store": str(tmp_path)})
+    ones = np.ones((1, 1))
+    found = figures.Measured({"accuracy": (ones, ones), "loss": (ones, ones)})
+    lines = [table.Line("random", Budget(tokens=400), [], found)]
+    with pytest.raises(TamisError, match=r"'acuracy' is none of .* of random.* accuracy, loss"):
+        table.document(ctx, lines, None)
 
 
 def test_overlap_is_jaccard() -> None:

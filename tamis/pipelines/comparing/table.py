@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tamis.errors import TamisError
 from tamis.numerics.bootstrap import Interval
 from tamis.pipelines.comparing import figures
 from tamis.pipelines.comparing.cells import FULL, RANDOM, budget_of
@@ -55,8 +56,18 @@ def lines(ctx: Context, done: Sequence[Done]) -> list[Line]:
 
 
 def document(ctx: Context, given: Sequence[Line], untuned: Artifact | None) -> dict[str, Any]:
-    """Lines with their figures and differences from random, and the winner of each budget."""
+    """Lines with their figures and differences from random, and the winner of each budget.
+
+    Raises `TamisError` if a command did not write the metric that decides.
+    """
     metric, better = decisive(ctx.recipe)
+    for line in given:
+        if metric not in line.found.terms:
+            wrote = ", ".join(line.found.terms)
+            raise TamisError(
+                f"compare.metric {metric!r} is none of the figures of {line.method}: expected one "
+                f"of {wrote}"
+            )
     random = {repr(line.budget): line for line in given if line.method == RANDOM}
     budgets = [line.budget for line in random.values()]
     # The full pool has no budget: it is held against random rows of the largest one.
