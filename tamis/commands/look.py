@@ -15,7 +15,7 @@ def sql(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the store: views samples, signals, signals_long, selections, rejected, runs."""
+    """Ask the store: views samples, signals, selections, kept, dropped, and more (SHOW TABLES)."""
     from tamis.storage.catalogue import open_store
 
     rows = open_store(store or DEFAULT_STORE).sql(query).to_pylist()
