@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from tamis.scoring import registry
-from tests.pipelines.test_every_scorer import content, lm, nli, signals, url
+from tests.pipelines.test_every_scorer import content, lm, signals, url
 
 pytestmark = pytest.mark.slow
-__all__ = ["content", "lm", "nli", "url"]  # fixtures
+__all__ = ["content", "lm", "url"]  # fixtures
 
 
 def start(recipe: Path, store: Path) -> subprocess.Popen[bytes]:
