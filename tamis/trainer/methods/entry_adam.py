@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from tamis.trainer.methods.entry_step import entry_step
+
 
 @cache
 def entry_adam() -> type:
     """The optimizer class; a function, so that importing this stays cheap."""
     import torch
 
-    class EntryAdam(torch.optim.Optimizer):
+    class EntryAdam(entry_step()):
         """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; the step is
         lr sqrt(1 - b2^s) / (1 - b1^s) m / (sqrt(v) + eps). Weight decay shrinks the result by
         lr x decay. torch's AdamW divides by sqrt(v / (1 - b2^s)) + eps and shrinks before.
@@ -27,14 +29,6 @@ def entry_adam() -> type:
         ):
             known = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
             super().__init__(params, known)
-
-        @torch.no_grad()
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
-            """One step of every parameter that has a gradient."""
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._one(parameter, group)
 
         def _one(self, parameter: Any, group: dict[str, Any]) -> None:
             state = self.state[parameter]

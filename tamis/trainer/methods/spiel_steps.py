@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from tamis.trainer.methods.entry_step import entry_step
 from tamis.trainer.methods.sparse import Entries
 
 
@@ -14,7 +15,7 @@ def aged_adam() -> type:
     """The optimizer class; a function, so that importing this stays cheap."""
     import torch
 
-    class AgedAdam(torch.optim.Optimizer):
+    class AgedAdam(entry_step()):
         """Adam with a count of steps for every entry, in float32: m = b1 m + (1 - b1) g;
         v = b2 v + (1 - b2) g^2; the step is lr m / (1 - b1^age) / (sqrt(v / (1 - b2^age)) + eps /
         sqrt(1 - b2^age)). Ages begin at 1 and grow after the step. Weight decay shrinks the result
@@ -30,14 +31,6 @@ def aged_adam() -> type:
         ):
             known = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
             super().__init__(params, known)
-
-        @torch.no_grad()
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
-            """One step of every parameter that has a gradient."""
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._one(parameter, group)
 
         def _one(self, parameter: Any, group: dict[str, Any]) -> None:
             state = self.state[parameter]
@@ -62,7 +55,7 @@ def entry_sm3() -> type:
     """The optimizer class; a function, so that importing this stays cheap."""
     import torch
 
-    class EntrySm3(torch.optim.Optimizer):
+    class EntrySm3(entry_step()):
         """SM3-II (arXiv 1901.11150) over entries of matrices: v = min(row, column) + g^2 with a
         number for each row and column of the matrix; the step is lr g / sqrt(v + eps); then row and
         column become the largest v in them. Weight decay shrinks the result by lr x decay."""
@@ -77,14 +70,6 @@ def entry_sm3() -> type:
             self.entries = {e.values: e for e in entries}
             known = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
             super().__init__(list(self.entries), known)
-
-        @torch.no_grad()
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
-            """One step of every parameter that has a gradient."""
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._one(parameter, group)
 
         def _one(self, parameter: Any, group: dict[str, Any]) -> None:
             entries, state = self.entries[parameter], self.state[parameter]
